@@ -1,0 +1,214 @@
+//! A classifier as imported: layers and parameters, without a batch size, without a device.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::ops::{BatchNormTrain, Op, RunningStatistics};
+use crate::shape::{Shape, Tensor};
+
+/// Where a layer takes an input from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// The normalised image, N x H x W x C.
+    Image,
+    /// The output of an earlier layer.
+    Layer(usize),
+    Parameter(usize),
+}
+
+/// One operation with one output. Layers are in execution order.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Layer {
+    /// The name of the ONNX node it came from.
+    pub name: String,
+    pub op: Op,
+    pub inputs: Vec<Source>,
+}
+
+/// What a parameter is for: decides whether it trains, and how it is written to ONNX.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// Convolution or linear weight, stored kernel height x kernel width x input channels x output channels.
+    Weight,
+    Bias,
+    /// BatchNorm scale (gamma).
+    Scale,
+    /// BatchNorm shift (beta).
+    Shift,
+    RunningMean,
+    RunningVariance,
+    /// A fixed number of the file, such as a normalisation baked into the graph.
+    Constant,
+}
+
+impl Role {
+    /// Whether an optimiser changes it.
+    pub const fn trains(self) -> bool {
+        matches!(self, Self::Weight | Self::Bias | Self::Scale | Self::Shift)
+    }
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Parameter {
+    /// The initialiser's name in the ONNX file.
+    pub name: String,
+    pub shape: Shape,
+    pub role: Role,
+}
+
+/// The layers of a classifier from normalised image to logits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Network {
+    /// Channels, height, width of an image.
+    pub input: [usize; 3],
+    pub parameters: Vec<Parameter>,
+    pub layers: Vec<Layer>,
+    /// The layer whose output is the logits, batch x 1 x 1 x classes.
+    pub output: Source,
+}
+
+/// How BatchNorm layers behave in one forward pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BatchNormMode {
+    /// Running statistics, as in inference and in attacks.
+    Running,
+    /// Statistics of the batch; the running statistics stay as they are.
+    Batch,
+    /// Statistics of the batch, which also update the running statistics.
+    BatchUpdate,
+}
+
+impl Network {
+    pub fn classes(&self) -> Result<usize> {
+        let shapes = self.layer_shapes(1)?;
+        Ok(self.shape_of(self.output, 1, &shapes).channels())
+    }
+
+    pub fn has_batch_norm(&self) -> bool {
+        self.layers.iter().any(|l| matches!(l.op, Op::BatchNorm(_)))
+    }
+
+    /// Shape of an image batch at the public boundary: batch x channels x height x width.
+    pub fn image_shape(&self, batch: usize) -> Shape {
+        let [c, h, w] = self.input;
+        Shape([batch, c, h, w])
+    }
+
+    /// The output shape of every layer; an error names the first layer that does not fit.
+    pub fn layer_shapes(&self, batch: usize) -> Result<Vec<Shape>> {
+        let mut shapes = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let fault = |message: String| Error::Shape { node: layer.name.clone(), message };
+            let mut inputs = Vec::with_capacity(layer.inputs.len());
+            for &source in &layer.inputs {
+                let known = match source {
+                    Source::Image => true,
+                    Source::Layer(i) => i < index,
+                    Source::Parameter(i) => i < self.parameters.len(),
+                };
+                if !known {
+                    return Err(fault(format!("input {source:?} is not defined before it")));
+                }
+                inputs.push(self.shape_of(source, batch, &shapes));
+            }
+            let outputs = layer.op.output_shapes(&inputs).map_err(fault)?;
+            let &[shape] = outputs.as_slice() else {
+                return Err(fault("a layer has one output".into()));
+            };
+            if shape.checked_len().is_none() {
+                return Err(fault(format!("output {shape:?} is too large")));
+            }
+            shapes.push(shape);
+        }
+        Ok(shapes)
+    }
+
+    fn shape_of(&self, source: Source, batch: usize, layers: &[Shape]) -> Shape {
+        match source {
+            Source::Image => {
+                let [c, h, w] = self.input;
+                Shape([batch, h, w, c])
+            }
+            Source::Layer(i) => layers[i],
+            Source::Parameter(i) => self.parameters[i].shape,
+        }
+    }
+
+    /// Checks that layers, parameters and values fit together and end in logits.
+    pub fn verify(&self, values: &[Tensor]) -> Result<()> {
+        let fault = |message: String| Error::Shape { node: "network".into(), message };
+        let shapes = self.layer_shapes(1)?;
+        match self.output {
+            Source::Layer(i) if i < self.layers.len() => {}
+            other => return Err(fault(format!("the output {other:?} is not a layer"))),
+        }
+        let logits = self.shape_of(self.output, 1, &shapes);
+        if logits.height() != 1 || logits.width() != 1 || logits.channels() < 2 {
+            return Err(fault(format!(
+                "the output is {logits:?}; a classifier ends in at least two logits an image"
+            )));
+        }
+        if values.len() != self.parameters.len() {
+            return Err(fault(format!(
+                "{} parameters, {} tensors",
+                self.parameters.len(),
+                values.len()
+            )));
+        }
+        for (p, v) in self.parameters.iter().zip(values) {
+            if p.shape != v.shape || v.shape.len() != v.data.len() {
+                return Err(fault(format!("parameter '{}' is {:?}, its tensor {:?}", p.name, p.shape, v.shape)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds this network's layers to `graph`, from the normalised `image` to the logits.
+    ///
+    /// `parameters` holds one value of the graph for each of [`Network::parameters`].
+    pub fn forward(
+        &self,
+        graph: &mut Graph,
+        image: ValueId,
+        parameters: &[ValueId],
+        mode: BatchNormMode,
+    ) -> Result<ValueId> {
+        let mut values: Vec<ValueId> = Vec::with_capacity(self.layers.len());
+        let resolve = |source: Source, values: &[ValueId]| match source {
+            Source::Image => image,
+            Source::Layer(i) => values[i],
+            Source::Parameter(i) => parameters[i],
+        };
+        for layer in &self.layers {
+            let inputs: Vec<ValueId> = layer.inputs.iter().map(|&s| resolve(s, &values)).collect();
+            graph.set_label(&layer.name);
+            let output = match (&layer.op, mode) {
+                (Op::BatchNorm(norm), BatchNormMode::Batch | BatchNormMode::BatchUpdate) => {
+                    let &[x, scale, shift, mean, variance] = inputs.as_slice() else {
+                        unreachable!("BatchNorm has five inputs: layer_shapes checked it")
+                    };
+                    let train = Op::BatchNormTrain(BatchNormTrain { epsilon: norm.epsilon });
+                    let outputs = graph.add_all(train, &[x, scale, shift])?;
+                    if mode == BatchNormMode::BatchUpdate {
+                        let shape = graph.shape(x);
+                        let update = RunningStatistics {
+                            momentum: norm.momentum,
+                            count: (shape.len() / shape.channels()) as u32,
+                        };
+                        graph.update(
+                            Op::RunningStatistics(update),
+                            &[outputs[1], outputs[2]],
+                            &[mean, variance],
+                        )?;
+                    }
+                    outputs[0]
+                }
+                (op, _) => graph.add(op.clone(), &inputs)?,
+            };
+            values.push(output);
+        }
+        graph.set_label("");
+        Ok(resolve(self.output, &values))
+    }
+}

@@ -1,0 +1,202 @@
+//! The operations. One file each holds everything about it: mathematics, attributes, shape rule,
+//! GPU launch and CPU twin; this file is the list.
+
+mod activation;
+mod add;
+mod attack;
+mod batch_norm;
+mod batch_norm_train;
+mod channel_affine;
+mod conv2d;
+mod conv2d_grad_input;
+mod conv2d_grad_weight;
+mod cross_entropy;
+mod elementwise;
+mod flatten;
+mod launch;
+mod normalize;
+mod optimizer;
+mod pad;
+mod pool;
+mod reduce;
+
+use serde::{Deserialize, Serialize};
+
+pub use activation::{Relu, ReluGrad};
+pub use add::Add;
+pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
+pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
+pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
+pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
+pub use conv2d::Conv2d;
+pub use conv2d_grad_input::Conv2dGradInput;
+pub use conv2d_grad_weight::Conv2dGradWeight;
+pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
+pub use elementwise::{Accumulate, Copy, Fill, Scale};
+pub use flatten::{Flatten, Unflatten};
+pub use launch::{Argument, Dispatch, Kernel, Launch};
+pub use normalize::{Normalize, NormalizeGrad};
+pub use optimizer::{Adam, Sgd};
+pub use pad::{Pad, Slice};
+pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
+pub use reduce::{ChannelSum, Spread, Sum};
+
+use crate::shape::Shape;
+
+/// An input of a CPU twin.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub shape: Shape,
+    pub data: &'a [f32],
+}
+
+/// An output of a CPU twin. An operation that updates in place finds the old values in it.
+pub struct ViewMut<'a> {
+    pub shape: Shape,
+    pub data: &'a mut [f32],
+}
+
+/// What every operation can do. Closed: the implementors are the variants of [`Op`].
+pub(crate) trait Operation {
+    /// The shapes of the outputs, or why the inputs do not fit, without naming the node.
+    ///
+    /// An operation that only updates variables in place returns the shapes that it can tell from
+    /// its inputs, possibly none.
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String>;
+
+    /// The GPU dispatches that compute it.
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch;
+
+    /// The CPU twin: the same mathematics, on the host.
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]);
+
+    /// Multiplications and additions, counted as two operations a multiply-add.
+    fn flops(&self, _inputs: &[Shape], outputs: &[Shape]) -> u64 {
+        outputs.iter().map(|s| s.len() as u64).sum()
+    }
+}
+
+/// Lists the operations: the enum, their names, and the way from a variant to its [`Operation`].
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// An operation with its attributes. Packages store it by position: append only.
+        #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+        pub enum Op { $($(#[$doc])* $name($name),)* }
+
+        impl Op {
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            fn operation(&self) -> &dyn Operation {
+                match self { $(Self::$name(op) => op,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Layers of a network.
+    Normalize,
+    Conv2d,
+    BatchNorm,
+    Relu,
+    Add,
+    MaxPool,
+    AvgPool,
+    Pad,
+    Slice,
+    Flatten,
+    ChannelAffine,
+    /// Training forms and gradients.
+    BatchNormTrain,
+    RunningStatistics,
+    NormalizeGrad,
+    Conv2dGradInput,
+    Conv2dGradWeight,
+    BatchNormGrad,
+    BatchNormParameterGrad,
+    BatchNormTrainGrad,
+    ReluGrad,
+    MaxPoolGrad,
+    AvgPoolGrad,
+    Unflatten,
+    ChannelAffineGrad,
+    ChannelSum,
+    /// Losses and metrics.
+    CrossEntropy,
+    CrossEntropyGrad,
+    Correct,
+    Sum,
+    Spread,
+    Scale,
+    Fill,
+    Copy,
+    Accumulate,
+    /// Attacks.
+    AttackStart,
+    AttackStep,
+    KeepWorst,
+    /// Updates.
+    Sgd,
+    Adam,
+}
+
+impl Op {
+    pub(crate) fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        self.operation().output_shapes(inputs)
+    }
+
+    pub(crate) fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        self.operation().launch(inputs, outputs)
+    }
+
+    pub(crate) fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        self.operation().run(inputs, outputs);
+    }
+
+    pub(crate) fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+        self.operation().flops(inputs, outputs)
+    }
+}
+
+/// Unpacks the inputs of an operation, or says how many it takes.
+fn arity<const N: usize>(inputs: &[Shape]) -> Result<[Shape; N], String> {
+    inputs.try_into().map_err(|_| format!("takes {N} inputs, got {}", inputs.len()))
+}
+
+/// Checks that a per-channel input has the channels of `x`.
+fn per_channel(x: Shape, vectors: &[Shape]) -> Result<(), String> {
+    match vectors.iter().find(|&&v| v != Shape::vector(x.channels())) {
+        Some(v) => Err(format!("{} channels, but a per-channel input is {v:?}", x.channels())),
+        None => Ok(()),
+    }
+}
+
+/// Checks that two shapes are equal.
+fn same(a: Shape, b: Shape) -> Result<(), String> {
+    if a == b { Ok(()) } else { Err(format!("shapes {a:?} and {b:?} differ")) }
+}
+
+/// The output size of a sliding window along one axis, or why there is none.
+fn window_size(
+    size: usize,
+    before: usize,
+    after: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+) -> Result<usize, String> {
+    if kernel == 0 || stride == 0 || dilation == 0 {
+        return Err("kernel, stride and dilation are at least 1".into());
+    }
+    let extent = (kernel - 1)
+        .checked_mul(dilation)
+        .and_then(|e| e.checked_add(1))
+        .ok_or("kernel times dilation overflows")?;
+    let padded = size.checked_add(before).and_then(|s| s.checked_add(after)).ok_or("padding overflows")?;
+    if padded < extent {
+        return Err(format!("a window of {extent} does not fit a padded size of {padded}"));
+    }
+    Ok((padded - extent) / stride + 1)
+}

@@ -1,0 +1,89 @@
+//! How an operation runs on the GPU, as data.
+
+/// A WGSL kernel: the files that are concatenated, and the name of its entry point and label.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Kernel {
+    pub name: &'static str,
+    pub sources: &'static [&'static str],
+    /// Threads in a workgroup, equal to `@workgroup_size` in the source.
+    pub workgroup: u32,
+}
+
+/// A buffer of a dispatch, in binding order. Kernels bind what they read first, then what they
+/// write, then their `Params`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Argument {
+    Input(usize),
+    Output(usize),
+    /// Working memory of this one operation: an index into [`Launch::scratch`].
+    Scratch(usize),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Dispatch {
+    pub kernel: Kernel,
+    pub arguments: Vec<Argument>,
+    /// The bytes of the kernel's `Params`.
+    pub parameters: Vec<u8>,
+    /// Number of threads that have work; the last workgroup may be partly idle.
+    pub threads: u64,
+}
+
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Launch {
+    pub dispatches: Vec<Dispatch>,
+    /// Elements of each scratch buffer.
+    pub scratch: Vec<usize>,
+}
+
+impl Launch {
+    pub fn single(
+        kernel: Kernel,
+        arguments: &[Argument],
+        parameters: &impl bytemuck::NoUninit,
+        threads: usize,
+    ) -> Self {
+        Self::default().then(kernel, arguments, parameters, threads)
+    }
+
+    /// Adds a dispatch that runs after the ones before it.
+    pub fn then(
+        mut self,
+        kernel: Kernel,
+        arguments: &[Argument],
+        parameters: &impl bytemuck::NoUninit,
+        threads: usize,
+    ) -> Self {
+        self.dispatches.push(Dispatch {
+            kernel,
+            arguments: arguments.to_vec(),
+            parameters: bytemuck::bytes_of(parameters).to_vec(),
+            threads: threads as u64,
+        });
+        self
+    }
+
+    /// Adds a scratch buffer and returns its argument.
+    pub fn scratch(&mut self, len: usize) -> Argument {
+        self.scratch.push(len);
+        Argument::Scratch(self.scratch.len() - 1)
+    }
+}
+
+/// Defines the host side of a kernel's `Params`: four-byte fields in the order of the WGSL struct.
+/// A test compares names, order and types with the shader.
+macro_rules! params {
+    ($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+        struct $name { $($field: $type,)* }
+
+        impl $name {
+            #[cfg(test)]
+            pub(crate) const FIELDS: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($field), stringify!($type)),)*];
+        }
+    };
+}
+pub(crate) use params;
