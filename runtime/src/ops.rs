@@ -14,6 +14,7 @@ mod cross_entropy;
 mod elementwise;
 mod flatten;
 mod launch;
+mod matrix;
 mod normalize;
 mod optimizer;
 mod pad;

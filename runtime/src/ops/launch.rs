@@ -73,11 +73,11 @@ impl Launch {
 /// Defines the host side of a kernel's `Params`: four-byte fields in the order of the WGSL struct.
 /// A test compares names, order and types with the shader.
 macro_rules! params {
-    ($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)* }) => {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$meta])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-        struct $name { $($field: $type,)* }
+        $vis struct $name { $($vis $field: $type,)* }
 
         impl $name {
             #[cfg(test)]

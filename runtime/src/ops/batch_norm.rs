@@ -1,0 +1,202 @@
+//! Batch normalisation with running statistics (inference): an affine map for each channel.
+//!
+//! y = (x - mean) / sqrt(variance + epsilon) * scale + shift
+
+use serde::{Deserialize, Serialize};
+
+use super::elementwise::in_parts;
+use super::launch::{Argument, Kernel, Launch, params};
+use super::reduce::{add_parts, parts, sum_channels};
+use super::{Operation, View, ViewMut, arity, per_channel, same};
+use crate::shape::Shape;
+
+/// Inputs: x, scale, shift, mean, variance.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchNorm {
+    pub epsilon: f32,
+    /// Weight of a new batch in the running statistics when the network trains (PyTorch's
+    /// convention, one minus ONNX's).
+    pub momentum: f32,
+}
+
+/// Inputs: dy, scale, variance. Output: dx.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchNormGrad {
+    pub epsilon: f32,
+}
+
+/// Inputs: x, dy, mean, variance. Outputs: the gradients of scale and shift. The same for running
+/// and for batch statistics.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BatchNormParameterGrad {
+    pub epsilon: f32,
+}
+
+params! {
+    pub(super) struct BatchNormParams { len: u32, channels: u32, epsilon: f32, }
+}
+
+params! {
+    struct BatchNormGradSumsParams { pixels: u32, channels: u32, parts: u32, epsilon: f32, }
+}
+
+pub(super) const BATCH_NORM: Kernel = Kernel {
+    name: "batch_norm",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM],
+    workgroup: 64,
+};
+
+const BATCH_NORM_GRAD: Kernel = Kernel {
+    name: "batch_norm_grad",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD],
+    workgroup: 64,
+};
+
+const BATCH_NORM_GRAD_SUMS: Kernel = Kernel {
+    name: "batch_norm_grad_sums",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD_SUMS],
+    workgroup: 64,
+};
+
+pub(super) fn parameters(x: Shape, epsilon: f32) -> BatchNormParams {
+    BatchNormParams { len: x.len() as u32, channels: x.channels() as u32, epsilon }
+}
+
+/// y = x * factor + offset for each channel, on the CPU.
+pub(super) fn affine(x: &[f32], y: &mut [f32], factor: &[f32], offset: &[f32]) {
+    let channels = factor.len();
+    in_parts(y, channels, |first, part| {
+        for (y, x) in part.chunks_exact_mut(channels).zip(x[first..].chunks_exact(channels)) {
+            for (((y, x), factor), offset) in y.iter_mut().zip(x).zip(factor).zip(offset) {
+                *y = x * factor + offset;
+            }
+        }
+    });
+}
+
+/// The factor and offset that normalise each channel.
+pub(super) fn factors(
+    scale: &[f32],
+    shift: &[f32],
+    mean: &[f32],
+    variance: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
+    let factor: Vec<f32> = scale.iter().zip(variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+    let offset = shift.iter().zip(mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
+    (factor, offset)
+}
+
+impl Operation for BatchNorm {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [x, vectors @ ..] = arity::<5>(inputs)?;
+        per_channel(x, &vectors)?;
+        Ok(vec![x])
+    }
+
+    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
+        let arguments = [
+            Argument::Input(0),
+            Argument::Input(1),
+            Argument::Input(2),
+            Argument::Input(3),
+            Argument::Input(4),
+            Argument::Output(0),
+        ];
+        Launch::single(BATCH_NORM, &arguments, &parameters(inputs[0], self.epsilon), inputs[0].len())
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let [x, scale, shift, mean, variance] = inputs else { unreachable!("output_shapes checked the inputs") };
+        let (factor, offset) = factors(scale.data, shift.data, mean.data, variance.data, self.epsilon);
+        affine(x.data, outputs[0].data, &factor, &offset);
+    }
+}
+
+impl Operation for BatchNormGrad {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [dy, vectors @ ..] = arity::<3>(inputs)?;
+        per_channel(dy, &vectors)?;
+        Ok(vec![dy])
+    }
+
+    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
+        let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
+        Launch::single(BATCH_NORM_GRAD, &arguments, &parameters(inputs[0], self.epsilon), inputs[0].len())
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let zero = vec![0.0; inputs[1].data.len()];
+        let (factor, offset) = factors(inputs[1].data, &zero, &zero, inputs[2].data, self.epsilon);
+        affine(inputs[0].data, outputs[0].data, &factor, &offset);
+    }
+}
+
+/// Adds the dispatches of the gradients of scale and shift.
+pub(super) fn launch_parameter_grad(
+    mut launch: Launch,
+    x: Shape,
+    epsilon: f32,
+    [x_argument, dy, mean, variance, dscale, dshift]: [Argument; 6],
+) -> Launch {
+    let channels = x.channels();
+    let pixels = x.len() / channels;
+    let parts = parts(pixels, channels);
+    let partial = launch.scratch(parts * 2 * channels);
+    let parameters = BatchNormGradSumsParams {
+        pixels: pixels as u32,
+        channels: channels as u32,
+        parts: parts as u32,
+        epsilon,
+    };
+    launch = launch.then(
+        BATCH_NORM_GRAD_SUMS,
+        &[x_argument, dy, mean, variance, partial],
+        &parameters,
+        parts * channels,
+    );
+    launch = add_parts(launch, partial, dscale, parts, 2 * channels, 0, channels, 1.0);
+    add_parts(launch, partial, dshift, parts, 2 * channels, channels, channels, 1.0)
+}
+
+/// Sums over dy * (x - mean) / sqrt(variance + epsilon), and over dy, for each channel.
+pub(super) fn parameter_grad(x: &[f32], dy: &[f32], mean: &[f32], variance: &[f32], epsilon: f32) -> [Vec<f64>; 2] {
+    let channels = mean.len();
+    let [mut scaled, plain] = sum_channels(x.len() / channels, channels, |pixels, [scaled, plain]| {
+        let range = pixels.start * channels..pixels.end * channels;
+        for (x, dy) in x[range.clone()].chunks_exact(channels).zip(dy[range].chunks_exact(channels)) {
+            for c in 0..channels {
+                scaled[c] += dy[c] * (x[c] - mean[c]);
+                plain[c] += dy[c];
+            }
+        }
+    });
+    for (sum, variance) in scaled.iter_mut().zip(variance) {
+        *sum /= f64::from(variance + epsilon).sqrt();
+    }
+    [scaled, plain]
+}
+
+impl Operation for BatchNormParameterGrad {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [x, dy, mean, variance] = arity(inputs)?;
+        same(x, dy)?;
+        per_channel(x, &[mean, variance])?;
+        Ok(vec![mean, mean])
+    }
+
+    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
+        use Argument::{Input, Output};
+        let arguments = [Input(0), Input(1), Input(2), Input(3), Output(0), Output(1)];
+        launch_parameter_grad(Launch::default(), inputs[0], self.epsilon, arguments)
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let sums = parameter_grad(inputs[0].data, inputs[1].data, inputs[2].data, inputs[3].data, self.epsilon);
+        for (output, sum) in outputs.iter_mut().zip(sums) {
+            for (out, sum) in output.data.iter_mut().zip(sum) {
+                *out = sum as f32;
+            }
+        }
+    }
+}

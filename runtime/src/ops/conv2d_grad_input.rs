@@ -1,0 +1,90 @@
+//! The gradient of a convolution with respect to its input.
+//!
+//! dx[n,i,j,c] = sum over r,s,o of dy[n,p,q,o] * w[r,s,c,o], where i = p*stride + r*dilation - top
+//! and j likewise.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four};
+use super::launch::{Argument, Kernel, Launch};
+use super::matrix::{Matrix, multiply};
+use super::{Operation, View, ViewMut, arity, same};
+use crate::shape::Shape;
+
+/// Inputs: dy, the weight. Output: dx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Conv2dGradInput {
+    pub conv: Conv2d,
+    /// Height, width and channels of the convolution's input.
+    pub input: [usize; 3],
+}
+
+const DIRECT: Kernel = Kernel {
+    name: "conv2d_grad_input",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_INPUT],
+    workgroup: 64,
+};
+
+const TILED: Kernel = Kernel {
+    name: "conv2d_grad_input_tiled",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_INPUT_TILED],
+    workgroup: 64,
+};
+
+impl Operation for Conv2dGradInput {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [dy, w] = arity(inputs)?;
+        let [height, width, channels] = self.input;
+        let x = Shape([dy.batch(), height, width, channels]);
+        same(self.conv.output(x, w)?, dy)?;
+        Ok(vec![x])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        let (dy, w, x) = (inputs[0], inputs[1], outputs[0]);
+        let parameters = ConvParams::new(&self.conv, x, w, dy, 0);
+        let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
+        // A thread takes pixels of one row that are `stride` apart: they meet the same taps.
+        let stride = self.conv.stride[1];
+        let phases = x.batch() * x.height() * stride;
+        if channels_by_four(&self.conv, w) {
+            let strips = phases * x.width().div_ceil(stride * 8);
+            Launch::single(TILED, &arguments, &parameters, strips * x.channels().div_ceil(8))
+        } else {
+            let strips = phases * x.width().div_ceil(stride * 4);
+            let blocks = self.conv.groups * w.0[2].div_ceil(4);
+            Launch::single(DIRECT, &arguments, &parameters, strips * blocks)
+        }
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let (dy, w) = (inputs[0], inputs[1]);
+        let x = outputs[0].shape;
+        let conv = &self.conv;
+        let lowering = Lowering::new(conv, x, w.shape, dy.shape);
+        let (depth, filters) = (lowering.depth(), dy.shape.channels() / conv.groups);
+        let (height, row) = (dy.shape.height(), dy.shape.width() * dy.shape.channels());
+        let tile = lowering.rows_per_tile().min(height);
+        outputs[0].data.par_chunks_mut(x.per_batch()).enumerate().for_each_init(Vec::new, |columns, (image, dx)| {
+            dx.fill(0.0);
+            for first in (0..height).step_by(tile) {
+                let rows = tile.min(height - first);
+                let pixels = rows * dy.shape.width();
+                columns.resize(pixels * depth, 0.0);
+                for group in 0..conv.groups {
+                    let start = (image * height + first) * row + group * filters;
+                    let left = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
+                    let right = Matrix { data: &w.data[group * filters..], row: 1, column: w.shape.channels() };
+                    multiply([pixels, depth, filters], left, right, columns, depth, false);
+                    lowering.add_columns(columns, image * height + first, rows, group, dx);
+                }
+            }
+        });
+    }
+
+    fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {
+        let (dy, w) = (inputs[0], inputs[1]);
+        2 * dy.len() as u64 * (w.0[0] * w.0[1] * w.0[2]) as u64
+    }
+}

@@ -1,0 +1,110 @@
+//! The gradient of a convolution with respect to its weight.
+//!
+//! dw[r,s,c,o] = sum over n,p,q of x[n, p*stride + r*dilation - top, q*stride + ..., c] * dy[n,p,q,o]
+//!
+//! The sum runs over every pixel of the batch while the result is small, so it is taken in parts
+//! that are added up in a fixed order: the result does not depend on timing.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four};
+use super::launch::{Argument, Kernel, Launch};
+use super::matrix::{Matrix, multiply};
+use super::reduce::add_parts;
+use super::{Operation, View, ViewMut, arity, same};
+use crate::shape::Shape;
+
+/// Inputs: x, dy. Output: the weight's gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Conv2dGradWeight {
+    pub conv: Conv2d,
+    pub weight: Shape,
+}
+
+const DIRECT: Kernel = Kernel {
+    name: "conv2d_grad_weight",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_WEIGHT],
+    workgroup: 64,
+};
+
+const TILED: Kernel = Kernel {
+    name: "conv2d_grad_weight_tiled",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_WEIGHT_TILED],
+    workgroup: 64,
+};
+
+impl Operation for Conv2dGradWeight {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [x, dy] = arity(inputs)?;
+        same(self.conv.output(x, self.weight)?, dy)?;
+        Ok(vec![self.weight])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        /// Threads that keep a large GPU busy.
+        const THREADS: usize = 16 * 1024;
+        /// Elements of partial results: 32 MiB.
+        const PARTIAL: usize = 8 << 20;
+        let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
+        let tiled = channels_by_four(&self.conv, w);
+        let tiles = if tiled {
+            w.0[0] * w.0[1] * w.0[2].div_ceil(8) * w.0[3].div_ceil(8)
+        } else {
+            w.0[0] * w.0[1] * w.0[2] * w.0[3].div_ceil(4)
+        };
+        let rows = dy.batch() * dy.height();
+        let parts = THREADS.div_ceil(tiles).min(PARTIAL / w.len()).clamp(1, rows);
+        let mut launch = Launch::default();
+        let partial = launch.scratch(parts * w.len());
+        let kernel = if tiled { TILED } else { DIRECT };
+        let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
+        launch = launch.then(kernel, &[Argument::Input(0), Argument::Input(1), partial], &parameters, tiles * parts);
+        add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let (x, dy) = (inputs[0], inputs[1]);
+        let w = self.weight;
+        let conv = &self.conv;
+        let lowering = Lowering::new(conv, x.shape, w, dy.shape);
+        let filters = w.channels() / conv.groups;
+        let row = dy.shape.width() * dy.shape.channels();
+        let rows = dy.shape.batch() * dy.shape.height();
+        // The number of parts depends on the shapes alone, never on the number of threads.
+        let parts = ((2 << 20) / w.len()).clamp(2, 16).min(rows);
+        let per_part = rows.div_ceil(parts);
+        let partial: Vec<Vec<f32>> = (0..parts)
+            .into_par_iter()
+            .map_init(Vec::new, |columns, part| {
+                let mut sum = vec![0.0; w.len()];
+                let end = ((part + 1) * per_part).min(rows);
+                for first in (part * per_part..end).step_by(lowering.rows_per_tile()) {
+                    let rows = lowering.rows_per_tile().min(end - first);
+                    let pixels = rows * dy.shape.width();
+                    for group in 0..conv.groups {
+                        let (columns, depth) = lowering.columns(x.data, first, rows, group, columns);
+                        let left = Matrix { data: columns.data, row: columns.column, column: columns.row };
+                        let start = first * row + group * filters;
+                        let right = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
+                        let out = &mut sum[group * filters..];
+                        multiply([depth, filters, pixels], left, right, out, w.channels(), true);
+                    }
+                }
+                sum
+            })
+            .collect();
+        let out = &mut *outputs[0].data;
+        out.fill(0.0);
+        for part in &partial {
+            for (into, from) in out.iter_mut().zip(part) {
+                *into += from;
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {
+        let w = self.weight;
+        2 * inputs[1].len() as u64 * (w.0[0] * w.0[1] * w.0[2]) as u64
+    }
+}

@@ -1,0 +1,189 @@
+//! Padding with a constant, and slicing with a step: each other's gradient.
+//!
+//! Padding by `interior` zeros between neighbours and then slicing with step `interior + 1` gives
+//! back the input.
+
+use serde::{Deserialize, Serialize};
+
+use super::elementwise::in_parts;
+use super::launch::{Argument, Kernel, Launch, params};
+use super::{Operation, View, ViewMut, arity};
+use crate::shape::Shape;
+
+/// Axes in the order height, width, channels.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Pad {
+    pub before: [usize; 3],
+    pub after: [usize; 3],
+    /// Values inserted between neighbours.
+    pub interior: [usize; 3],
+    pub value: f32,
+}
+
+/// Axes in the order height, width, channels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Slice {
+    pub start: [usize; 3],
+    pub step: [usize; 3],
+    pub len: [usize; 3],
+}
+
+impl Slice {
+    /// The padding that undoes this slice of an image of `size` (height, width, channels), with
+    /// zeros where values were left out.
+    pub(crate) fn transpose(&self, size: [usize; 3]) -> Pad {
+        let end = |a: usize| self.start[a] + (self.len[a] - 1) * self.step[a] + 1;
+        Pad {
+            before: self.start,
+            after: std::array::from_fn(|a| size[a] - end(a)),
+            interior: std::array::from_fn(|a| self.step[a] - 1),
+            value: 0.0,
+        }
+    }
+}
+
+impl Pad {
+    /// The slice that keeps exactly the values of an image of `size` that this padding surrounded.
+    pub(crate) fn transpose(&self, size: [usize; 3]) -> Slice {
+        Slice { start: self.before, step: self.interior.map(|i| i + 1), len: size }
+    }
+}
+
+params! {
+    struct PadParams {
+        batch: u32,
+        in_h: u32,
+        in_w: u32,
+        in_c: u32,
+        out_h: u32,
+        out_w: u32,
+        out_c: u32,
+        before_h: u32,
+        before_w: u32,
+        before_c: u32,
+        step_h: u32,
+        step_w: u32,
+        step_c: u32,
+        value: f32,
+    }
+}
+
+impl PadParams {
+    fn new(x: Shape, y: Shape, before: [usize; 3], step: [usize; 3], value: f32) -> Self {
+        Self {
+            batch: x.batch() as u32,
+            in_h: x.height() as u32,
+            in_w: x.width() as u32,
+            in_c: x.channels() as u32,
+            out_h: y.height() as u32,
+            out_w: y.width() as u32,
+            out_c: y.channels() as u32,
+            before_h: before[0] as u32,
+            before_w: before[1] as u32,
+            before_c: before[2] as u32,
+            step_h: step[0] as u32,
+            step_w: step[1] as u32,
+            step_c: step[2] as u32,
+            value,
+        }
+    }
+}
+
+const PAD: Kernel = Kernel {
+    name: "pad",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::PAD_PARAMS, adamant_shaders::PAD],
+    workgroup: 64,
+};
+
+const SLICE: Kernel = Kernel {
+    name: "slice",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::PAD_PARAMS, adamant_shaders::SLICE],
+    workgroup: 64,
+};
+
+/// Image, row and column of pixel `i`.
+fn pixel(shape: Shape, i: usize) -> [usize; 3] {
+    let [_, height, width, _] = shape.0;
+    [i / (height * width), i / width % height, i % width]
+}
+
+impl Operation for Pad {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [x] = arity(inputs)?;
+        let mut y = x;
+        for a in 0..3 {
+            let size = x.0[a + 1];
+            y.0[a + 1] = size
+                .saturating_sub(1)
+                .checked_mul(self.interior[a])
+                .and_then(|inner| inner.checked_add(size))
+                .and_then(|s| s.checked_add(self.before[a]))
+                .and_then(|s| s.checked_add(self.after[a]))
+                .ok_or("padding overflows")?;
+        }
+        Ok(vec![y])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        let step = self.interior.map(|i| i + 1);
+        let parameters = PadParams::new(inputs[0], outputs[0], self.before, step, self.value);
+        Launch::single(PAD, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let (x, shape) = (inputs[0], outputs[0].shape);
+        let channels = shape.channels();
+        // Where an output coordinate comes from, if not from the padding.
+        let source = |axis: usize, at: usize| {
+            let inside = at.checked_sub(self.before[axis])?;
+            let step = self.interior[axis] + 1;
+            (inside.is_multiple_of(step) && inside / step < x.shape.0[axis + 1]).then_some(inside / step)
+        };
+        in_parts(outputs[0].data, channels, |first, part| {
+            for (i, y) in part.chunks_exact_mut(channels).enumerate() {
+                y.fill(self.value);
+                let [n, p, q] = pixel(shape, first / channels + i);
+                if let (Some(i), Some(j)) = (source(0, p), source(1, q)) {
+                    let from = ((n * x.shape.height() + i) * x.shape.width() + j) * x.shape.channels();
+                    for (c, x) in x.data[from..from + x.shape.channels()].iter().enumerate() {
+                        y[self.before[2] + c * (self.interior[2] + 1)] = *x;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Operation for Slice {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let [x] = arity(inputs)?;
+        for a in 0..3 {
+            let (start, step, len) = (self.start[a], self.step[a], self.len[a]);
+            let last = len.checked_sub(1).and_then(|l| l.checked_mul(step)).and_then(|l| l.checked_add(start));
+            if step == 0 || last.is_none_or(|last| last >= x.0[a + 1]) {
+                return Err(format!("{len} values from {start} with step {step} leave a size of {}", x.0[a + 1]));
+            }
+        }
+        Ok(vec![Shape([x.batch(), self.len[0], self.len[1], self.len[2]])])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        let parameters = PadParams::new(inputs[0], outputs[0], self.start, self.step, 0.0);
+        Launch::single(SLICE, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let (x, shape) = (inputs[0], outputs[0].shape);
+        let channels = shape.channels();
+        in_parts(outputs[0].data, channels, |first, part| {
+            for (i, y) in part.chunks_exact_mut(channels).enumerate() {
+                let [n, p, q] = pixel(shape, first / channels + i);
+                let (i, j) = (self.start[0] + p * self.step[0], self.start[1] + q * self.step[1]);
+                let from = ((n * x.shape.height() + i) * x.shape.width() + j) * x.shape.channels();
+                for (c, y) in y.iter_mut().enumerate() {
+                    *y = x.data[from + self.start[2] + c * self.step[2]];
+                }
+            }
+        });
+    }
+}
