@@ -1,1 +1,34 @@
+//! Adamant makes pretrained image classifiers robust to adversarial examples, on any GPU.
+//!
+//! ONNX file -> [`Network`] -> [`Graph`] -> gradients -> plan -> dispatches -> update -> package.
 
+mod autodiff;
+mod cpu;
+mod device;
+mod error;
+#[cfg(feature = "gpu")]
+mod gpu;
+mod graph;
+mod model;
+mod network;
+mod ops;
+mod plan;
+mod random;
+mod shape;
+
+pub use autodiff::differentiate;
+pub use device::{Device, DeviceChoice, Program};
+pub use error::{Error, Result};
+#[cfg(feature = "gpu")]
+pub use gpu::{AdapterInfo, adapters};
+pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
+pub use model::{Model, Preprocessing};
+pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
+pub use plan::{Limits, Operand, Plan, Slot, Step};
+pub use random::{Purpose, Stream, threefry};
+pub use shape::{Shape, Tensor};
+
+/// The operations of a [`Graph`].
+pub mod op {
+    pub use crate::ops::*;
+}

@@ -1,0 +1,146 @@
+//! Reverse-mode differentiation: graph in, more graph out. All derivative rules are on this page.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, ValueId};
+use crate::ops::{
+    Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad, ChannelSum,
+    Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, MaxPoolGrad, NormalizeGrad, Op, ReluGrad, Scale,
+    Spread, Sum, Unflatten,
+};
+use crate::shape::Shape;
+
+/// Adds to `graph` the nodes that compute the gradient of the scalar `loss` with respect to each
+/// value of `wrt`, and returns those gradients in the same order.
+///
+/// Only what lies between `wrt` and `loss` is differentiated: asking for the gradient of the images
+/// alone adds no weight gradients. A value that the loss does not depend on gets a gradient of
+/// zeros.
+pub fn differentiate(graph: &mut Graph, loss: ValueId, wrt: &[ValueId]) -> Result<Vec<ValueId>> {
+    let mut wanted = vec![false; graph.values.len()];
+    for &value in wrt {
+        wanted[value.index()] = true;
+    }
+    let forward: Vec<Node> = graph.nodes.clone();
+    for node in &forward {
+        if node.inputs.iter().any(|v| wanted[v.index()]) {
+            for output in &node.outputs {
+                wanted[output.index()] = true;
+            }
+        }
+    }
+
+    let mut gradients: HashMap<ValueId, ValueId> = HashMap::new();
+    let one = graph.add(Op::Fill(Fill { value: 1.0, shape: Shape::SCALAR }), &[])?;
+    gradients.insert(loss, one);
+    for node in forward.iter().rev() {
+        // Only the first output of a node carries a gradient: the others are statistics.
+        let Some(&dy) = gradients.get(&node.outputs[0]) else { continue };
+        if !node.inputs.iter().any(|v| wanted[v.index()]) {
+            continue;
+        }
+        graph.set_label(&node.label);
+        let needs = |i: usize| wanted[node.inputs[i].index()];
+        for (input, gradient) in rules(graph, node, dy, &needs)? {
+            let input = node.inputs[input];
+            let total = match gradients.get(&input) {
+                Some(&earlier) => graph.add(Op::Add(Add), &[earlier, gradient])?,
+                None => gradient,
+            };
+            gradients.insert(input, total);
+        }
+    }
+    graph.set_label("");
+    wrt.iter()
+        .map(|value| match gradients.get(value) {
+            Some(&gradient) => Ok(gradient),
+            None => graph.add(Op::Fill(Fill { value: 0.0, shape: graph.shape(*value) }), &[]),
+        })
+        .collect()
+}
+
+/// The gradients of a node's inputs, as (input position, value), for those that `needs` asks for.
+///
+/// Contract of every rule: it consumes `dy`, the gradient of the node's first output. A test puts
+/// each operation in the middle of a graph under a coefficient other than 1.
+fn rules(
+    g: &mut Graph,
+    node: &Node,
+    dy: ValueId,
+    needs: &dyn Fn(usize) -> bool,
+) -> Result<Vec<(usize, ValueId)>> {
+    let (x, y) = (&node.inputs, &node.outputs);
+    let size = |g: &Graph, v: ValueId| {
+        let [_, a, b, c] = g.shape(v).0;
+        [a, b, c]
+    };
+    let mut out = Vec::new();
+    match &node.op {
+        // y = (x - mean) / std
+        Op::Normalize(_) => out.push((0, g.add(Op::NormalizeGrad(NormalizeGrad), &[dy, x[2]])?)),
+        // y = x * w + b: dx = dy * w transposed, dw = x correlated with dy, db = sum of dy
+        Op::Conv2d(conv) => {
+            if needs(0) {
+                let op = Conv2dGradInput { conv: *conv, input: size(g, x[0]) };
+                out.push((0, g.add(Op::Conv2dGradInput(op), &[dy, x[1]])?));
+            }
+            if needs(1) {
+                let op = Conv2dGradWeight { conv: *conv, weight: g.shape(x[1]) };
+                out.push((1, g.add(Op::Conv2dGradWeight(op), &[x[0], dy])?));
+            }
+            if x.len() == 3 && needs(2) {
+                out.push((2, g.add(Op::ChannelSum(ChannelSum), &[dy])?));
+            }
+        }
+        // y = xhat * scale + shift with fixed statistics: dx = dy * scale / sigma
+        Op::BatchNorm(norm) => {
+            let epsilon = norm.epsilon;
+            if needs(0) {
+                out.push((0, g.add(Op::BatchNormGrad(BatchNormGrad { epsilon }), &[dy, x[1], x[4]])?));
+            }
+            if needs(1) || needs(2) {
+                let op = Op::BatchNormParameterGrad(BatchNormParameterGrad { epsilon });
+                let sums = g.add_all(op, &[x[0], dy, x[3], x[4]])?;
+                out.extend([(1, sums[0]), (2, sums[1])]);
+            }
+        }
+        // The statistics depend on x: dx = scale / sigma * (dy - mean(dy) - xhat * mean(dy * xhat))
+        Op::BatchNormTrain(norm) => {
+            let op = Op::BatchNormTrainGrad(BatchNormTrainGrad { epsilon: norm.epsilon });
+            let all = g.add_all(op, &[x[0], dy, x[1], y[1], y[2]])?;
+            out.extend([(0, all[0]), (1, all[1]), (2, all[2])]);
+        }
+        // y = min(max(x, 0), max): dx = dy where 0 < y < max
+        Op::Relu(relu) => out.push((0, g.add(Op::ReluGrad(ReluGrad { max: relu.max }), &[y[0], dy])?)),
+        // y = a + b
+        Op::Add(_) => out.extend([(0, dy), (1, dy)]),
+        // dy goes to the first maximum of its window
+        Op::MaxPool(pool) => {
+            out.push((0, g.add(Op::MaxPoolGrad(MaxPoolGrad { window: pool.window }), &[x[0], dy])?));
+        }
+        // dy is shared out over its window
+        Op::AvgPool(pool) => {
+            let [height, width, _] = size(g, x[0]);
+            let op = AvgPoolGrad { pool: *pool, input: [height, width] };
+            out.push((0, g.add(Op::AvgPoolGrad(op), &[dy])?));
+        }
+        Op::Pad(pad) => out.push((0, g.add(Op::Slice(pad.transpose(size(g, x[0]))), &[dy])?)),
+        Op::Slice(slice) => out.push((0, g.add(Op::Pad(slice.transpose(size(g, x[0]))), &[dy])?)),
+        Op::Flatten(_) => out.push((0, g.add(Op::Unflatten(Unflatten { to: size(g, x[0]) }), &[dy])?)),
+        // y = x * scale + shift, with constants
+        Op::ChannelAffine(_) => out.push((0, g.add(Op::ChannelAffineGrad(ChannelAffineGrad), &[dy, x[1]])?)),
+        // dz = dloss * (softmax(z) - onehot)
+        Op::CrossEntropy(_) => out.push((0, g.add(Op::CrossEntropyGrad(CrossEntropyGrad), &[x[0], x[1], dy])?)),
+        // y = factor * sum(x)
+        Op::Sum(sum) => {
+            let op = Spread { factor: sum.factor, shape: g.shape(x[0]) };
+            out.push((0, g.add(Op::Spread(op), &[dy])?));
+        }
+        Op::Spread(spread) => out.push((0, g.add(Op::Sum(Sum { factor: spread.factor }), &[dy])?)),
+        Op::Scale(scale) => out.push((0, g.add(Op::Scale(Scale { factor: scale.factor }), &[dy])?)),
+        Op::Copy(_) => out.push((0, dy)),
+        op => return Err(Error::NotDifferentiable { op: op.name(), node: node.label.clone() }),
+    }
+    Ok(out.into_iter().filter(|&(i, _)| needs(i)).collect())
+}

@@ -1,0 +1,76 @@
+//! The CPU executor: runs a plan step by step through the operations' CPU twins.
+
+use crate::error::Result;
+use crate::graph::Variable;
+use crate::ops::{View, ViewMut};
+use crate::plan::{Operand, Plan, Slot};
+
+/// Host memory, and the threads of the global rayon pool.
+#[derive(Default)]
+pub struct Cpu {
+    variables: Vec<Vec<f32>>,
+    /// Temporaries, shared by all plans: they run one after the other.
+    temporaries: Vec<Vec<f32>>,
+}
+
+impl Cpu {
+    pub(crate) fn variable(&mut self, len: usize) -> Variable {
+        self.variables.push(vec![0.0; len]);
+        Variable { id: self.variables.len() as u32 - 1, len }
+    }
+
+    pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
+        self.variables[variable.id as usize][..values.len()].copy_from_slice(values);
+    }
+
+    pub(crate) fn read(&self, variable: Variable) -> Vec<f32> {
+        self.variables[variable.id as usize].clone()
+    }
+
+    pub(crate) fn run(&mut self, plan: &Plan) -> Result<()> {
+        for (i, &len) in plan.temporaries.iter().enumerate() {
+            if i == self.temporaries.len() {
+                self.temporaries.push(Vec::new());
+            }
+            if self.temporaries[i].len() < len {
+                self.temporaries[i].resize(len, 0.0);
+            }
+        }
+        for step in &plan.steps {
+            // Outputs leave their places while the step runs, so that inputs can be borrowed.
+            let mut taken: Vec<Vec<f32>> =
+                step.outputs.iter().map(|o| std::mem::take(self.buffer(o.slot))).collect();
+            let inputs: Vec<View<'_>> = step
+                .inputs
+                .iter()
+                .map(|input| View { shape: input.shape, data: self.view(input) })
+                .collect();
+            let mut outputs: Vec<ViewMut<'_>> = step
+                .outputs
+                .iter()
+                .zip(&mut taken)
+                .map(|(o, data)| ViewMut { shape: o.shape, data: &mut data[..o.shape.len()] })
+                .collect();
+            step.op.run(&inputs, &mut outputs);
+            for (output, data) in step.outputs.iter().zip(taken) {
+                *self.buffer(output.slot) = data;
+            }
+        }
+        Ok(())
+    }
+
+    fn buffer(&mut self, slot: Slot) -> &mut Vec<f32> {
+        match slot {
+            Slot::Variable(v) => &mut self.variables[v.id as usize],
+            Slot::Temporary(t) => &mut self.temporaries[t],
+        }
+    }
+
+    fn view(&self, operand: &Operand) -> &[f32] {
+        let data = match operand.slot {
+            Slot::Variable(v) => &self.variables[v.id as usize],
+            Slot::Temporary(t) => &self.temporaries[t],
+        };
+        &data[..operand.shape.len()]
+    }
+}

@@ -1,0 +1,396 @@
+//! The GPU executor: compiles each kernel once, binds a plan's buffers, submits its dispatches.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+use crate::graph::Variable;
+use crate::ops::{Argument, Kernel};
+use crate::plan::{Limits, Plan, Slot, Step};
+
+/// Work of one submission: under 100 ms on a GPU of 200 GFLOP/s, far from any watchdog.
+const FLOPS_PER_SUBMIT: u64 = 20_000_000_000;
+
+/// Dispatches of one submission.
+const DISPATCHES_PER_SUBMIT: usize = 512;
+
+/// Submissions that may wait in the queue before the host waits for the oldest.
+const SUBMITS_IN_FLIGHT: usize = 8;
+
+/// A graphics adapter that can run the kernels.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    pub name: String,
+    pub backend: String,
+    pub driver: String,
+    /// Discrete, integrated, virtual; or a software rasteriser on the CPU.
+    pub kind: String,
+    pub software: bool,
+    pub limits: Limits,
+}
+
+/// An open adapter with its buffers and compiled kernels.
+pub struct Gpu {
+    info: AdapterInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pipelines: HashMap<&'static str, wgpu::ComputePipeline>,
+    variables: Vec<wgpu::Buffer>,
+    temporaries: Vec<wgpu::Buffer>,
+    /// Counts replacements of temporaries; programs bound to older ones bind again.
+    generation: u64,
+    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+/// A plan bound to buffers.
+pub(crate) struct GpuProgram {
+    plan: Plan,
+    parameters: wgpu::Buffer,
+    bound: Vec<Bound>,
+    generation: u64,
+}
+
+struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    workgroups: [u32; 2],
+    flops: u64,
+}
+
+fn instance() -> wgpu::Instance {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() })
+}
+
+fn limits(found: &wgpu::Limits) -> Limits {
+    Limits {
+        storage_binding: found.max_storage_buffer_binding_size.min(found.max_buffer_size),
+        storage_buffers: found.max_storage_buffers_per_shader_stage,
+        workgroup_threads: found.max_compute_invocations_per_workgroup,
+        workgroups_per_dimension: found.max_compute_workgroups_per_dimension,
+    }
+}
+
+fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
+    let info = adapter.get_info();
+    AdapterInfo {
+        name: info.name,
+        backend: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        kind: format!("{:?}", info.device_type),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+        limits: limits(&adapter.limits()),
+    }
+}
+
+fn usable() -> Vec<wgpu::Adapter> {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let all = pollster::block_on(instance().enumerate_adapters(backends));
+    let (hardware, software): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|a| a.get_info().device_type != wgpu::DeviceType::Cpu);
+    hardware.into_iter().chain(software).collect()
+}
+
+/// All adapters, hardware before software; the index of one is what `--device` takes.
+pub fn adapters() -> Vec<AdapterInfo> {
+    usable().iter().map(describe).collect()
+}
+
+impl Gpu {
+    /// Opens an adapter by its index in [`adapters`].
+    pub fn open(index: usize) -> Result<Self> {
+        let adapter = usable()
+            .into_iter()
+            .nth(index)
+            .ok_or_else(|| Error::Device(format!("there is no adapter {index}; `adamant devices` lists them")))?;
+        let info = describe(&adapter);
+        let available = adapter.limits();
+        // WebGPU's defaults, with the larger buffers that this adapter reports.
+        let required_limits = wgpu::Limits {
+            max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,
+            max_buffer_size: available.max_buffer_size,
+            ..wgpu::Limits::defaults()
+        }
+        .or_worse_values_from(&available);
+        let descriptor = wgpu::DeviceDescriptor { label: Some("adamant"), required_limits, ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Device(format!("{}: {e}", info.name)))?;
+        let fault = Arc::new(Mutex::new(None));
+        let store = |fault: &Arc<Mutex<Option<String>>>| {
+            let fault = Arc::clone(fault);
+            move |message: String| {
+                fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(message);
+            }
+        };
+        let (on_error, on_loss) = (store(&fault), store(&fault));
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| on_error(e.to_string())));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                on_loss(format!("the device was lost: {message}"));
+            }
+        });
+        let info = AdapterInfo { limits: limits(&device.limits()), ..info };
+        Ok(Self {
+            info,
+            device,
+            queue,
+            pipelines: HashMap::new(),
+            variables: Vec::new(),
+            temporaries: Vec::new(),
+            generation: 0,
+            in_flight: std::collections::VecDeque::new(),
+            fault,
+        })
+    }
+
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// The first fault that the driver reported since the device was opened.
+    fn healthy(&self) -> Result<()> {
+        match &*self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(message) => Err(Error::Device(format!("{}: {message}", self.info.name))),
+            None => Ok(()),
+        }
+    }
+
+    fn buffer(&self, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = (len as u64 * 4).max(4);
+        if size > self.info.limits.storage_binding {
+            return Err(Error::Limit(format!(
+                "a buffer of {} MiB; {} binds {} MiB at once: try a smaller batch",
+                size >> 20,
+                self.info.name,
+                self.info.limits.storage_binding >> 20
+            )));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(e) => Err(Error::Limit(format!("{}: no memory for {} MiB: {e}", self.info.name, size >> 20))),
+            None => Ok(buffer),
+        }
+    }
+
+    pub(crate) fn variable(&mut self, len: usize) -> Result<Variable> {
+        use wgpu::BufferUsages as Usage;
+        let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        self.variables.push(self.buffer("variable", len, usage)?);
+        Ok(Variable { id: self.variables.len() as u32 - 1, len })
+    }
+
+    pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
+        self.queue.write_buffer(&self.variables[variable.id as usize], 0, bytemuck::cast_slice(values));
+    }
+
+    pub(crate) fn read(&mut self, variable: Variable) -> Result<Vec<f32>> {
+        let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
+        let staging = self.buffer("read", variable.len, usage)?;
+        let size = variable.len as u64 * 4;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&self.variables[variable.id as usize], 0, &staging, 0, size);
+        self.queue.submit([encoder.finish()]);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver outlives the wait below; a send that fails has nobody left to tell.
+            let _ = sender.send(result);
+        });
+        self.wait(wgpu::PollType::wait_indefinitely())?;
+        self.in_flight.clear();
+        match receiver.try_recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Error::Device(format!("{}: reading back: {e}", self.info.name))),
+            Err(_) => return Err(Error::Device(format!("{}: reading back did not finish", self.info.name))),
+        }
+        let mapped = staging
+            .slice(..size)
+            .get_mapped_range()
+            .map_err(|e| Error::Device(format!("{}: reading back: {e}", self.info.name)))?;
+        let values = bytemuck::pod_collect_to_vec(&mapped);
+        drop(mapped);
+        self.healthy()?;
+        Ok(values)
+    }
+
+    fn wait(&self, poll: wgpu::PollType) -> Result<()> {
+        self.device
+            .poll(poll)
+            .map(|_| ())
+            .map_err(|e| Error::Device(format!("{}: waiting: {e}", self.info.name)))
+    }
+
+    fn pipeline(&mut self, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = self.pipelines.get(kernel.name) {
+            return Ok(pipeline.clone());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name),
+            source: wgpu::ShaderSource::Wgsl(kernel.sources.concat().into()),
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        if let Some(e) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device(format!("{}: kernel {}: {e}", self.info.name, kernel.name)));
+        }
+        self.pipelines.insert(kernel.name, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    pub(crate) fn compile(&mut self, plan: Plan) -> Result<GpuProgram> {
+        let alignment = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut bytes = Vec::new();
+        for dispatch in plan.steps.iter().flat_map(|s| &s.launch.dispatches) {
+            bytes.extend_from_slice(&dispatch.parameters);
+            bytes.resize(bytes.len().next_multiple_of(alignment), 0);
+        }
+        bytes.resize(bytes.len().max(16), 0);
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let parameters = self.buffer("parameters", bytes.len().div_ceil(4), usage)?;
+        self.queue.write_buffer(&parameters, 0, &bytes);
+        let mut program = GpuProgram { plan, parameters, bound: Vec::new(), generation: 0 };
+        self.bind(&mut program)?;
+        Ok(program)
+    }
+
+    /// Makes the temporaries large enough for `plan`.
+    fn reserve(&mut self, plan: &Plan) -> Result<()> {
+        for (i, &len) in plan.temporaries.iter().enumerate() {
+            let enough = self.temporaries.get(i).is_some_and(|b| b.size() >= (len as u64 * 4).max(4));
+            if !enough {
+                let buffer = self.buffer("temporary", len, wgpu::BufferUsages::STORAGE)?;
+                if i < self.temporaries.len() {
+                    self.temporaries[i] = buffer;
+                } else {
+                    self.temporaries.push(buffer);
+                }
+                self.generation += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, program: &mut GpuProgram) -> Result<()> {
+        self.reserve(&program.plan)?;
+        let alignment = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut bound = Vec::new();
+        let mut offset = 0;
+        for step in &program.plan.steps {
+            let flops = step.op.flops(
+                &step.inputs.iter().map(|o| o.shape).collect::<Vec<_>>(),
+                &step.outputs.iter().map(|o| o.shape).collect::<Vec<_>>(),
+            );
+            for dispatch in &step.launch.dispatches {
+                let pipeline = self.pipeline(&dispatch.kernel)?;
+                let mut entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
+                    .arguments
+                    .iter()
+                    .enumerate()
+                    .map(|(i, argument)| wgpu::BindGroupEntry {
+                        binding: i as u32,
+                        resource: wgpu::BindingResource::Buffer(self.argument(step, *argument)),
+                    })
+                    .collect();
+                entries.push(wgpu::BindGroupEntry {
+                    binding: entries.len() as u32,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &program.parameters,
+                        offset: offset as u64,
+                        size: NonZeroU64::new(dispatch.parameters.len() as u64),
+                    }),
+                });
+                offset = (offset + dispatch.parameters.len()).next_multiple_of(alignment);
+                let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(dispatch.kernel.name),
+                    layout: &pipeline.get_bind_group_layout(0),
+                    entries: &entries,
+                });
+                let groups = dispatch.threads.div_ceil(dispatch.kernel.workgroup.into());
+                let most = u64::from(self.info.limits.workgroups_per_dimension);
+                let workgroups = [groups.min(most) as u32, groups.div_ceil(most) as u32];
+                bound.push(Bound { pipeline, group, workgroups, flops });
+            }
+        }
+        if let Some(e) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device(format!("{}: binding: {e}", self.info.name)));
+        }
+        program.bound = bound;
+        program.generation = self.generation;
+        Ok(())
+    }
+
+    /// The part of a buffer that an argument stands for. Bindings are cut to the operand's size, so
+    /// that a kernel's `arrayLength` is that of the operand.
+    fn argument(&self, step: &Step, argument: Argument) -> wgpu::BufferBinding<'_> {
+        let (slot, len) = match argument {
+            Argument::Input(i) => (step.inputs[i].slot, step.inputs[i].shape.len()),
+            Argument::Output(i) => (step.outputs[i].slot, step.outputs[i].shape.len()),
+            Argument::Scratch(i) => (Slot::Temporary(step.scratch[i]), step.launch.scratch[i]),
+        };
+        let buffer = match slot {
+            Slot::Variable(v) => &self.variables[v.id as usize],
+            Slot::Temporary(t) => &self.temporaries[t],
+        };
+        wgpu::BufferBinding { buffer, offset: 0, size: NonZeroU64::new(len as u64 * 4) }
+    }
+
+    pub(crate) fn run(&mut self, program: &mut GpuProgram) -> Result<()> {
+        self.healthy()?;
+        if program.generation != self.generation {
+            self.bind(program)?;
+        }
+        let mut rest = program.bound.as_slice();
+        while !rest.is_empty() {
+            let mut flops = 0;
+            let count = rest
+                .iter()
+                .take(DISPATCHES_PER_SUBMIT)
+                .take_while(|b| {
+                    let fits = flops < FLOPS_PER_SUBMIT;
+                    flops += b.flops;
+                    fits
+                })
+                .count();
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            self.submit(now)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, dispatches: &[Bound]) -> Result<()> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for dispatch in dispatches {
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            let [x, y] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, 1);
+        }
+        drop(pass);
+        self.in_flight.push_back(self.queue.submit([encoder.finish()]));
+        if self.in_flight.len() > SUBMITS_IN_FLIGHT {
+            let oldest = self.in_flight.pop_front();
+            self.wait(wgpu::PollType::Wait { submission_index: oldest, timeout: None })?;
+        }
+        Ok(())
+    }
+}
