@@ -2,6 +2,7 @@
 //!
 //! ONNX file -> [`Network`] -> [`Graph`] -> gradients -> plan -> dispatches -> update -> package.
 
+mod attacks;
 mod autodiff;
 mod cpu;
 mod device;
@@ -14,8 +15,10 @@ mod network;
 mod ops;
 mod plan;
 mod random;
+mod session;
 mod shape;
 
+pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
 pub use autodiff::differentiate;
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
@@ -26,6 +29,7 @@ pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use random::{Purpose, Stream, threefry};
+pub use session::{Buffers, Images, ModelGraph, Session};
 pub use shape::{Shape, Tensor};
 
 /// The operations of a [`Graph`].

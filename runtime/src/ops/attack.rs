@@ -12,7 +12,7 @@ use crate::random::Stream;
 use crate::shape::Shape;
 
 /// The norm of the ball around the clean image.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
     Linf,

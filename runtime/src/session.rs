@@ -1,0 +1,390 @@
+//! A model on a device: its parameters, the buffers of a batch, and the programs that run on them.
+
+use std::collections::HashMap;
+
+use crate::autodiff::differentiate;
+use crate::device::{Device, Program};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId, Variable};
+use crate::model::Model;
+use crate::network::{BatchNormMode, Network};
+use crate::ops::{
+    AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, Normalize, Op, Sum,
+};
+use crate::shape::{Shape, Tensor};
+
+/// Which images a forward pass sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Images {
+    Clean,
+    Adversarial,
+}
+
+/// A computation that a session compiles once for each batch size.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Task {
+    Logits,
+    Score,
+    Gradient,
+    StartClean,
+    StartRandom(Norm),
+    Step(Norm),
+    KeepWorst,
+    TakeWorst,
+    Custom(&'static str),
+}
+
+/// Device buffers of one batch. Images are batch x channels x height x width in [0, 1].
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    pub images: Variable,
+    pub adversarial: Variable,
+    pub worst: Variable,
+    pub labels: Variable,
+    /// Data set index of each image: what its random numbers are keyed by.
+    pub indices: Variable,
+    pub gradient: Variable,
+    pub loss: Variable,
+    pub correct: Variable,
+    pub worst_loss: Variable,
+    pub worst_correct: Variable,
+    pub logits: Variable,
+    /// Radius of the ball around each image.
+    pub radius: Variable,
+    /// Step length for each image.
+    pub step: Variable,
+    /// Key of the random stream: two words.
+    pub key: Variable,
+}
+
+/// A model on a device. Parameters stay there from one call to the next.
+pub struct Session {
+    device: Device,
+    network: Network,
+    classes: usize,
+    capacity: usize,
+    parameters: Vec<Variable>,
+    mean: Variable,
+    std: Variable,
+    buffers: Buffers,
+    programs: HashMap<(Task, usize), Program>,
+}
+
+impl Session {
+    /// Puts `model` on `device`, with room for batches of up to `capacity` images.
+    pub fn new(mut device: Device, model: &Model, capacity: usize) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::Config("a batch has at least one image".into()));
+        }
+        model.network.verify(&model.values)?;
+        let network = model.network.clone();
+        let classes = network.classes()?;
+        let image = network.image_shape(capacity);
+        let len = image
+            .checked_len()
+            .ok_or_else(|| Error::Limit(format!("a batch of {capacity} images of {image:?} is too large")))?;
+        let parameters =
+            model.values.iter().map(|t| device.variable_from(&t.data)).collect::<Result<Vec<_>>>()?;
+        let mean = device.variable_from(&model.preprocessing.mean)?;
+        let std = device.variable_from(&model.preprocessing.std)?;
+        let buffers = Buffers {
+            images: device.variable(len)?,
+            adversarial: device.variable(len)?,
+            worst: device.variable(len)?,
+            labels: device.variable(capacity)?,
+            indices: device.variable(capacity)?,
+            gradient: device.variable(len)?,
+            loss: device.variable(capacity)?,
+            correct: device.variable(capacity)?,
+            worst_loss: device.variable(capacity)?,
+            worst_correct: device.variable(capacity)?,
+            logits: device.variable(capacity * classes)?,
+            radius: device.variable(capacity)?,
+            step: device.variable(capacity)?,
+            key: device.variable(2)?,
+        };
+        Ok(Self { device, network, classes, capacity, parameters, mean, std, buffers, programs: HashMap::new() })
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub fn device(&mut self) -> &mut Device {
+        &mut self.device
+    }
+
+    pub fn device_name(&self) -> String {
+        self.device.name()
+    }
+
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The largest batch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// One device buffer for each of the network's parameters.
+    pub fn parameters(&self) -> &[Variable] {
+        &self.parameters
+    }
+
+    /// Copies the parameters back to the host.
+    pub fn read_parameters(&mut self) -> Result<Vec<Tensor>> {
+        let mut values = Vec::with_capacity(self.parameters.len());
+        for (variable, parameter) in self.parameters.iter().zip(&self.network.parameters) {
+            values.push(Tensor::new(parameter.shape, self.device.read(*variable)?));
+        }
+        Ok(values)
+    }
+
+    /// Replaces the parameters.
+    pub fn write_parameters(&mut self, values: &[Tensor]) -> Result<()> {
+        self.network.verify(values)?;
+        for (variable, value) in self.parameters.iter().zip(values) {
+            self.device.write(*variable, &value.data);
+        }
+        Ok(())
+    }
+
+    /// Uploads a batch: images (batch x channels x height x width in [0, 1]), labels, and the data
+    /// set index of each image.
+    pub fn load(&mut self, images: &[f32], labels: &[u32], indices: &[u32]) -> Result<()> {
+        let count = labels.len();
+        let len = self.network.image_shape(count).len();
+        if images.len() != len || indices.len() != count || count == 0 || count > self.capacity {
+            return Err(Error::Config(format!(
+                "a batch of {count} labels, {} indices and {} image values; up to {} images of {} values fit",
+                indices.len(),
+                images.len(),
+                self.capacity,
+                self.network.image_shape(1).len()
+            )));
+        }
+        if let Some(value) = images.iter().find(|x| !(0.0..=1.0).contains(*x)) {
+            return Err(Error::Config(format!("an image holds {value}; images are in [0, 1]")));
+        }
+        if let Some(label) = labels.iter().find(|&&l| l as usize >= self.classes) {
+            return Err(Error::Config(format!("label {label}, but the model has {} classes", self.classes)));
+        }
+        self.device.write(self.buffers.images, images);
+        self.device.write_integers(self.buffers.labels, labels);
+        self.device.write_integers(self.buffers.indices, indices);
+        Ok(())
+    }
+
+    /// Runs the program called `name` on a batch of `count`, building it the first time.
+    pub fn run(
+        &mut self,
+        name: &'static str,
+        count: usize,
+        build: impl FnOnce(&mut ModelGraph) -> Result<()>,
+    ) -> Result<()> {
+        self.run_task(Task::Custom(name), count, build)
+    }
+
+    fn run_task(
+        &mut self,
+        task: Task,
+        count: usize,
+        build: impl FnOnce(&mut ModelGraph) -> Result<()>,
+    ) -> Result<()> {
+        if !self.programs.contains_key(&(task, count)) {
+            let mut model = self.graph(count);
+            build(&mut model)?;
+            let program = self.device.compile(&model.graph)?;
+            self.programs.insert((task, count), program);
+        }
+        let program = self.programs.get_mut(&(task, count)).expect("it was just compiled");
+        self.device.run(program)
+    }
+
+    /// A new graph with this model's parameters and buffers as its values, for a batch of `count`.
+    pub fn graph(&self, count: usize) -> ModelGraph {
+        let mut graph = Graph::new();
+        let parameters = self
+            .parameters
+            .iter()
+            .zip(&self.network.parameters)
+            .map(|(variable, p)| graph.variable(*variable, p.shape))
+            .collect();
+        let channels = Shape::vector(self.network.input[0]);
+        let (mean, std) = (graph.variable(self.mean, channels), graph.variable(self.std, channels));
+        let image = self.network.image_shape(count);
+        let (b, one) = (&self.buffers, Shape::per_image(count));
+        ModelGraph {
+            images: graph.variable(b.images, image),
+            adversarial: graph.variable(b.adversarial, image),
+            labels: graph.variable(b.labels, one),
+            parameters,
+            mean,
+            std,
+            count,
+            buffers: *b,
+            network: self.network.clone(),
+            graph,
+        }
+    }
+
+    /// Logits of the loaded images: count x classes, row-major.
+    pub fn logits(&mut self, count: usize, images: Images) -> Result<Vec<f32>> {
+        let source = images;
+        let task = match source {
+            Images::Clean => Task::Logits,
+            Images::Adversarial => Task::Custom("adversarial logits"),
+        };
+        self.run_task(task, count, |m| {
+            let logits = m.logits(source, BatchNormMode::Running)?;
+            let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
+            m.graph.update(Op::Copy(Copy), &[logits], &[target])
+        })?;
+        let mut values = self.device.read(self.buffers.logits)?;
+        values.truncate(count * self.classes);
+        Ok(values)
+    }
+
+    /// Adversarial images := clean images.
+    pub(crate) fn start_clean(&mut self, count: usize) -> Result<()> {
+        self.run_task(Task::StartClean, count, |m| m.graph.update(Op::Copy(Copy), &[m.images], &[m.adversarial]))
+    }
+
+    /// Adversarial images := a random point of each ball.
+    pub(crate) fn start_random(&mut self, count: usize, norm: Norm, key: [u32; 2]) -> Result<()> {
+        self.device.write_integers(self.buffers.key, &key);
+        self.run_task(Task::StartRandom(norm), count, |m| {
+            let one = Shape::per_image(count);
+            let inputs = [
+                m.images,
+                m.graph.variable(m.buffers.radius, one),
+                m.graph.variable(m.buffers.indices, one),
+                m.graph.variable(m.buffers.key, Shape::vector(2)),
+            ];
+            m.graph.update(Op::AttackStart(AttackStart { norm }), &inputs, &[m.adversarial])
+        })
+    }
+
+    /// Radius of the ball and step length, the same for each image of the batch.
+    pub(crate) fn set_ball(&mut self, radius: f32, step: f32) {
+        self.device.write(self.buffers.radius, &vec![radius; self.capacity]);
+        self.device.write(self.buffers.step, &vec![step; self.capacity]);
+    }
+
+    /// Gradient of the summed cross-entropy at the adversarial images.
+    pub(crate) fn gradient(&mut self, count: usize) -> Result<()> {
+        self.run_task(Task::Gradient, count, |m| {
+            let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
+            let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
+            let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
+            let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
+            let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
+            m.graph.update(Op::Copy(Copy), &[gradient], &[target])
+        })
+    }
+
+    /// One step along the gradient, staying in the ball and in [0, 1].
+    pub(crate) fn step(&mut self, count: usize, norm: Norm) -> Result<()> {
+        self.run_task(Task::Step(norm), count, |m| {
+            let one = Shape::per_image(count);
+            let inputs = [
+                m.images,
+                m.graph.variable(m.buffers.gradient, m.graph.shape(m.images)),
+                m.graph.variable(m.buffers.radius, one),
+                m.graph.variable(m.buffers.step, one),
+            ];
+            m.graph.update(Op::AttackStep(AttackStep { norm }), &inputs, &[m.adversarial])
+        })
+    }
+
+    /// Loss of each adversarial image and whether it is still classified correctly, into
+    /// [`Buffers::loss`] and [`Buffers::correct`].
+    pub(crate) fn score(&mut self, count: usize) -> Result<()> {
+        self.run_task(Task::Score, count, |m| {
+            let one = Shape::per_image(count);
+            let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
+            let loss = m.graph.variable(m.buffers.loss, one);
+            m.graph.update(Op::CrossEntropy(CrossEntropy), &[logits, m.labels], &[loss])?;
+            let correct = m.graph.variable(m.buffers.correct, one);
+            m.graph.update(Op::Correct(Correct), &[logits, m.labels], &[correct])
+        })
+    }
+
+    /// Forgets the worst images so far.
+    pub(crate) fn reset_worst(&mut self) {
+        // Any score beats these: 2 is worse for the attacker than "classified correctly".
+        self.device.write(self.buffers.worst_correct, &vec![2.0; self.capacity]);
+        self.device.write(self.buffers.worst_loss, &vec![f32::MIN; self.capacity]);
+    }
+
+    /// Keeps the scored adversarial images where they are worse for the model than those kept.
+    pub(crate) fn keep_worst(&mut self, count: usize) -> Result<()> {
+        self.run_task(Task::KeepWorst, count, |m| {
+            let one = Shape::per_image(count);
+            let b = m.buffers;
+            let inputs = [m.adversarial, m.graph.variable(b.loss, one), m.graph.variable(b.correct, one)];
+            let targets = [
+                m.graph.variable(b.worst, m.graph.shape(m.images)),
+                m.graph.variable(b.worst_loss, one),
+                m.graph.variable(b.worst_correct, one),
+            ];
+            m.graph.update(Op::KeepWorst(KeepWorst), &inputs, &targets)
+        })
+    }
+
+    /// Adversarial images := the worst ones kept.
+    pub(crate) fn take_worst(&mut self, count: usize) -> Result<()> {
+        self.run_task(Task::TakeWorst, count, |m| {
+            let worst = m.graph.variable(m.buffers.worst, m.graph.shape(m.images));
+            m.graph.update(Op::Copy(Copy), &[worst], &[m.adversarial])
+        })
+    }
+
+    /// Reads the first `count` values of a per-image buffer.
+    pub(crate) fn read_per_image(&mut self, variable: Variable, count: usize) -> Result<Vec<f32>> {
+        let mut values = self.device.read(variable)?;
+        values.truncate(count);
+        Ok(values)
+    }
+
+    /// The adversarial images: count x channels x height x width.
+    pub fn read_adversarial(&mut self, count: usize) -> Result<Vec<f32>> {
+        let mut values = self.device.read(self.buffers.adversarial)?;
+        values.truncate(self.network.image_shape(count).len());
+        Ok(values)
+    }
+}
+
+/// A graph that starts with a model's parameters and a batch: what attacks and training objectives
+/// build on.
+pub struct ModelGraph {
+    pub graph: Graph,
+    pub images: ValueId,
+    pub adversarial: ValueId,
+    pub labels: ValueId,
+    /// One value for each of the network's parameters.
+    pub parameters: Vec<ValueId>,
+    pub count: usize,
+    pub buffers: Buffers,
+    pub network: Network,
+    mean: ValueId,
+    std: ValueId,
+}
+
+impl ModelGraph {
+    /// A forward pass: batch x 1 x 1 x classes.
+    pub fn logits(&mut self, images: Images, mode: BatchNormMode) -> Result<ValueId> {
+        let images = match images {
+            Images::Clean => self.images,
+            Images::Adversarial => self.adversarial,
+        };
+        self.graph.set_label("normalize");
+        let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
+        self.network.forward(&mut self.graph, image, &self.parameters, mode)
+    }
+}
