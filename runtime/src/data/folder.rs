@@ -238,7 +238,10 @@ fn decode(path: &Path) -> Result<RgbImage> {
         )
     })?;
     if picture.width() == 0 || picture.height() == 0 {
-        return Err(Error::data(path, "has no pixels; replace or remove the file"));
+        return Err(Error::data(
+            path,
+            "has no pixels; replace or remove the file",
+        ));
     }
     Ok(picture.into_rgb8())
 }

