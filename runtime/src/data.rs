@@ -1,0 +1,291 @@
+//! Labelled images: opening a data set, and handing it out in batches.
+//!
+//! Pixels stay bytes in memory and become f32 in [0, 1] when they are asked for.
+//! Normalisation is not done here: it is the first operation of the network, so that an epsilon
+//! always means pixels.
+
+mod augment;
+mod cifar;
+mod folder;
+mod loader;
+mod mnist;
+mod open;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use augment::Augment;
+pub use loader::{Batch, Loader, LoaderOptions};
+pub use open::{OpenOptions, Split};
+
+use crate::error::{Error, Result};
+
+/// Images of one size with their labels. A clone shares the pixels.
+#[derive(Clone)]
+pub struct Dataset {
+    /// `cifar10`, `cifar100`, `mnist`, `folder`, or the name given to [`Dataset::from_pixels`].
+    pub name: String,
+    /// Channels, height and width of every image.
+    pub shape: [usize; 3],
+    /// The name of each label.
+    pub class_names: Vec<String>,
+    /// What a user should know about what was found, such as missing files. One sentence each.
+    pub notes: Vec<String>,
+    /// The folder that the images came from.
+    path: PathBuf,
+    /// Planar images one after another. Not an `Arc<[u8]>`, which would copy all of them once.
+    pixels: Arc<Vec<u8>>,
+    labels: Arc<Vec<u32>>,
+    /// The images that this view covers.
+    range: Range<usize>,
+}
+
+impl Dataset {
+    /// A data set from `pixels` in memory: planar (CHW) images one after another, as many as
+    /// `labels`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the pixels do not fill the images or a label has no class name.
+    pub fn from_pixels(
+        name: impl Into<String>,
+        shape: [usize; 3],
+        class_names: Vec<String>,
+        pixels: Vec<u8>,
+        labels: Vec<u32>,
+    ) -> Result<Self> {
+        let name = name.into();
+        let fault = |message: String| Err(Error::Config(format!("data set '{name}': {message}")));
+        let needed = shape
+            .iter()
+            .try_fold(labels.len(), |a, &d| a.checked_mul(d));
+        if shape.contains(&0) || needed != Some(pixels.len()) {
+            let (images, shape, bytes) = (labels.len(), dimensions(shape), pixels.len());
+            return fault(format!(
+                "{images} images of {shape} cannot have {bytes} bytes"
+            ));
+        }
+        if let Some(index) = labels.iter().position(|&l| l as usize >= class_names.len()) {
+            let (label, classes) = (labels[index], class_names.len());
+            return fault(format!(
+                "image {index} has label {label} of {classes} classes"
+            ));
+        }
+        // Random numbers and per-image memory are keyed by 32-bit indices.
+        if u32::try_from(labels.len()).is_err() {
+            return fault(format!("{} images are more than 2^32 - 1", labels.len()));
+        }
+        Ok(Self {
+            path: PathBuf::from(&name),
+            name,
+            shape,
+            class_names,
+            notes: Vec::new(),
+            pixels: Arc::new(pixels),
+            range: 0..labels.len(),
+            labels: Arc::new(labels),
+        })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// The label of each image, below `class_names.len()`.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels[self.range.clone()]
+    }
+
+    /// Position of this view's first image in the whole data set: 0 unless it is a
+    /// [`subset`](Self::subset).
+    pub fn offset(&self) -> usize {
+        self.range.start
+    }
+
+    /// Writes image `index` to `out`, planar (CHW), each value in [0, 1].
+    ///
+    /// # Panics
+    /// When there is no such image or `out` is not as long as one.
+    pub fn image(&self, index: usize, out: &mut [f32]) {
+        assert!(index < self.len(), "image {index} of {}", self.len());
+        let len = self.shape.iter().product::<usize>();
+        let start = (self.range.start + index) * len;
+        let bytes = &self.pixels[start..start + len];
+        assert_eq!(out.len(), len, "values of an image");
+        for (value, &byte) in out.iter_mut().zip(bytes) {
+            *value = f32::from(byte) / 255.0;
+        }
+    }
+
+    /// The first `count` images in file order, or all when there are fewer.
+    pub fn limit(&self, count: usize) -> Self {
+        self.subset(0..count)
+    }
+
+    /// The images of `range` in file order; the part of it beyond the last image is ignored.
+    pub fn subset(&self, range: Range<usize>) -> Self {
+        let start = self.range.start + range.start.min(self.len());
+        let end = self.range.start + range.end.min(self.len());
+        Self {
+            range: start..end.max(start),
+            ..self.clone()
+        }
+    }
+}
+
+/// Without the pixels, which are too many to print.
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("shape", &self.shape)
+            .field("classes", &self.class_names.len())
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks that a model which takes images of `input` (channels, height, width) and tells `classes`
+/// classes apart can be used with this data.
+///
+/// # Errors
+/// [`Error::Data`] naming both sides and the remedy.
+pub fn check_fit(dataset: &Dataset, input: [usize; 3], classes: usize) -> Result<()> {
+    let fault = |message: String| Err(Error::data(&dataset.path, message));
+    if dataset.shape != input {
+        let remedy = if dataset.name == "folder" {
+            "open the folder with the model's image size and channels"
+        } else {
+            "use a model made for this data, or give the images as folder:DIR, which resizes them"
+        };
+        return fault(format!(
+            "the images of {} are {}, the model takes {} (channels x height x width); {remedy}",
+            dataset.name,
+            dimensions(dataset.shape),
+            dimensions(input),
+        ));
+    }
+    if dataset.class_names.len() != classes {
+        return fault(format!(
+            "{} has {} classes, the model tells {classes} apart; use the data that the model was \
+             trained for, or a model trained for this data",
+            dataset.name,
+            dataset.class_names.len(),
+        ));
+    }
+    Ok(())
+}
+
+fn dimensions([channels, height, width]: [usize; 3]) -> String {
+    format!("{channels}x{height}x{width}")
+}
+
+/// 1234567 as "1,234,567".
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|i| i.to_string()).collect()
+    }
+
+    /// `count` images of 1x1x2 with pixels 0, 1, 2 ... and labels 0, 1, 2, 0 ...
+    fn counting(count: u8) -> Dataset {
+        let labels = (0..u32::from(count)).map(|i| i % 3).collect();
+        let pixels = (0..2 * count).collect();
+        Dataset::from_pixels("counting", [1, 1, 2], names(3), pixels, labels).unwrap()
+    }
+
+    #[test]
+    fn images_are_bytes_over_255() {
+        let data = Dataset::from_pixels("x", [1, 1, 3], names(1), vec![0, 51, 255], vec![0]);
+        let mut image = [9.0; 3];
+        data.unwrap().image(0, &mut image);
+        assert_eq!(image, [0.0, 0.2, 1.0]);
+    }
+
+    #[test]
+    fn subsets_nest_and_never_leave_the_data() {
+        let data = counting(10);
+        let part = data.subset(2..8).subset(1..100);
+        assert_eq!((part.len(), part.offset()), (5, 3));
+        assert_eq!(part.labels(), &data.labels()[3..8]);
+        let (mut of_part, mut of_all) = ([0.0; 2], [0.0; 2]);
+        part.image(4, &mut of_part);
+        data.image(7, &mut of_all);
+        assert_eq!(of_part, of_all);
+        assert_eq!(data.limit(4).len(), 4);
+        assert_eq!(data.limit(99).len(), 10);
+        assert!(data.subset(20..30).is_empty());
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let make = |shape, bytes: usize, labels: &[u32]| {
+            Dataset::from_pixels("x", shape, names(2), vec![0; bytes], labels.to_vec())
+        };
+        assert!(make([1, 1, 2], 4, &[0, 1]).is_ok());
+        for (wrong, part) in [
+            (
+                make([1, 1, 2], 5, &[0, 1]),
+                "2 images of 1x1x2 cannot have 5 bytes",
+            ),
+            (make([1, 0, 2], 0, &[0, 1]), "cannot have 0 bytes"),
+            (make([usize::MAX, 2, 2], 4, &[0]), "cannot have 4 bytes"),
+            (
+                make([1, 1, 2], 4, &[0, 2]),
+                "image 1 has label 2 of 2 classes",
+            ),
+        ] {
+            let message = wrong.unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn misfits_name_both_sides() {
+        let data = counting(3);
+        check_fit(&data, [1, 1, 2], 3).unwrap();
+        let message = check_fit(&data, [3, 32, 32], 3).unwrap_err().to_string();
+        assert!(
+            message.contains("1x1x2") && message.contains("3x32x32"),
+            "{message}"
+        );
+        let message = check_fit(&data, [1, 1, 2], 10).unwrap_err().to_string();
+        assert!(
+            message.contains("3 classes") && message.contains("10"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}
