@@ -5,6 +5,8 @@
 mod attacks;
 mod autodiff;
 mod cpu;
+#[cfg(feature = "data")]
+mod data;
 mod device;
 mod error;
 #[cfg(feature = "gpu")]
@@ -20,6 +22,8 @@ mod shape;
 
 pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
 pub use autodiff::differentiate;
+#[cfg(feature = "data")]
+pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit};
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "gpu")]
