@@ -1,0 +1,403 @@
+//! Recipes: a training method as a TOML table of independent choices, and the presets.
+
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Schedule;
+use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
+use crate::error::{Error, Result};
+use crate::ops::Norm;
+use crate::optim::OptimizerConfig;
+
+/// A preset: name, what it is, its TOML.
+pub struct Preset {
+    pub name: &'static str,
+    pub summary: &'static str,
+    pub toml: &'static str,
+}
+
+/// The presets, in the order in which they are listed.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "standard",
+        summary: "plain training on clean images, as `adamant train` does",
+        toml: include_str!("recipes/standard.toml"),
+    },
+    Preset {
+        name: "madry",
+        summary: "PGD adversarial training (Madry et al., 2018)",
+        toml: include_str!("recipes/madry.toml"),
+    },
+    Preset {
+        name: "aft",
+        summary: "adversarial fine-tuning with a slow start and a fast decay (Jeddi et al., 2020)",
+        toml: include_str!("recipes/aft.toml"),
+    },
+];
+
+/// Everything that a training run is made of, besides model, data and seed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    pub name: String,
+    pub epochs: u32,
+    pub attack: AttackConfig,
+    pub loss: LossConfig,
+    pub batchnorm: BatchNormConfig,
+    pub optimizer: OptimizerConfig,
+    pub schedule: Schedule,
+    pub data: DataConfig,
+    pub selection: SelectionConfig,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttackKind {
+    None,
+    Fgsm,
+    Pgd,
+}
+
+/// A number that may be written as a fraction: `8/255`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Fraction(pub f32);
+
+impl Serialize for Fraction {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // As a fraction of 255 only where that reads back as the same number.
+        let eighths = (f64::from(self.0) * 255.0 * 8.0).round() / 8.0;
+        let text = format!("{eighths}/255");
+        if parse_fraction(&text).is_ok_and(|x| x == self.0) {
+            serializer.serialize_str(&text)
+        } else {
+            serializer.serialize_str(&self.0.to_string())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Text(String),
+            Number(f64),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Text(text) => parse_fraction(&text).map(Self).map_err(serde::de::Error::custom),
+            Either::Number(number) => Ok(Self(number as f32)),
+        }
+    }
+}
+
+/// The adversary that training meets.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttackConfig {
+    pub kind: AttackKind,
+    #[serde(default = "linf")]
+    pub norm: Norm,
+    /// Radius of the ball, in pixels of [0, 1].
+    #[serde(default = "zero")]
+    pub eps: Fraction,
+    /// Step length. A quarter of eps when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Fraction>,
+    #[serde(default = "one")]
+    pub steps: u32,
+    #[serde(default)]
+    pub start: Start,
+}
+
+fn linf() -> Norm {
+    Norm::Linf
+}
+
+fn zero() -> Fraction {
+    Fraction(0.0)
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl AttackConfig {
+    /// The attack, or nothing for training on clean images.
+    pub fn spec(&self) -> Option<AttackSpec> {
+        let eps = self.eps.0;
+        let kind = match self.kind {
+            AttackKind::None => return None,
+            AttackKind::Fgsm => "fgsm",
+            AttackKind::Pgd => "pgd",
+        };
+        Some(AttackSpec {
+            kind: kind.into(),
+            ball: Ball { norm: self.norm, eps },
+            step: self.step.map_or(eps / 4.0, |s| s.0),
+            steps: self.steps,
+            start: self.start,
+            restarts: 1,
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Cross-entropy on clean images.
+    Clean,
+    /// Cross-entropy on adversarial images.
+    Adversarial,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    pub kind: LossKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNormTraining {
+    /// Statistics of the batch, which update the running ones.
+    Train,
+    /// The running statistics stay, and normalise.
+    Frozen,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchNormConfig {
+    pub mode: BatchNormTraining,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Augmentation {
+    /// Random crop and flip for photographs; nothing for digits (MNIST).
+    Auto,
+    CropFlip,
+    Crop,
+    None,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    pub batch: usize,
+    pub augment: Augmentation,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelectionKind {
+    Last,
+    /// The epoch with the highest robust accuracy on the validation images.
+    Best,
+}
+
+/// Which epoch's weights a package or an export of the run takes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectionConfig {
+    pub kind: SelectionKind,
+}
+
+impl Recipe {
+    /// A preset's name, or the path of a TOML file; then `KEY=VALUE` settings in order.
+    pub fn load(name: &str, settings: &[String]) -> Result<Self> {
+        let text = match PRESETS.iter().find(|p| p.name == name) {
+            Some(preset) => preset.toml.to_owned(),
+            None if name.ends_with(".toml") => {
+                let path = std::path::Path::new(name);
+                std::fs::read_to_string(path).map_err(Error::io(path))?
+            }
+            None => {
+                let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
+                let near = nearest(name, &names);
+                return Err(Error::Config(format!(
+                    "unknown recipe '{name}'{near}; there are {}, or the path of a .toml file",
+                    names.join(", ")
+                )));
+            }
+        };
+        Self::parse(&text, name, settings)
+    }
+
+    /// Parses TOML and applies `KEY=VALUE` settings such as `attack.steps=7`.
+    pub fn parse(text: &str, source: &str, settings: &[String]) -> Result<Self> {
+        let fault = |message: String| Error::Config(format!("recipe {source}: {message}"));
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| fault(e.to_string()))?;
+        for setting in settings {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| fault(format!("'{setting}': write KEY=VALUE, as in attack.steps=7")))?;
+            set(&mut table, key.trim(), value.trim()).map_err(fault)?;
+        }
+        known_keys(&table).map_err(fault)?;
+        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| fault(e.message().to_owned()))?;
+        recipe.check().map_err(|e| fault(e.to_string()))?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML that runs as it is.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe is plain tables of numbers and words")
+    }
+
+    fn check(&self) -> Result<()> {
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        if let Some(attack) = self.attack.spec() {
+            attack.check()?;
+        }
+        if self.loss.kind == LossKind::Adversarial && self.attack.kind == AttackKind::None {
+            return Err(Error::Config("loss.kind = adversarial needs an attack; attack.kind is none".into()));
+        }
+        if self.loss.kind == LossKind::Clean && self.attack.kind != AttackKind::None {
+            return Err(Error::Config(
+                "loss.kind = clean trains on clean images only; set attack.kind = none, or loss.kind = adversarial".into(),
+            ));
+        }
+        if self.data.batch == 0 {
+            return Err(Error::Config("data.batch is at least 1".into()));
+        }
+        if self.epochs == 0 {
+            return Err(Error::Config("epochs is at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Sets `a.b = value`: a TOML value where it reads as one, else a string.
+fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().filter(|l| !l.is_empty()).ok_or("an empty key")?;
+    let mut place = table;
+    for part in parts {
+        place = place
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| format!("'{part}' in '{key}' is not a table"))?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// All keys, for the message that names the nearest.
+const KEYS: &[&str] = &[
+    "name",
+    "epochs",
+    "attack.kind",
+    "attack.norm",
+    "attack.eps",
+    "attack.step",
+    "attack.steps",
+    "attack.start",
+    "loss.kind",
+    "batchnorm.mode",
+    "optimizer.kind",
+    "optimizer.momentum",
+    "optimizer.nesterov",
+    "optimizer.beta1",
+    "optimizer.beta2",
+    "optimizer.weight_decay",
+    "schedule.kind",
+    "schedule.start",
+    "schedule.peak",
+    "schedule.warmup_epochs",
+    "schedule.decay",
+    "schedule.milestones",
+    "data.batch",
+    "data.augment",
+    "selection.kind",
+];
+
+fn known_keys(table: &toml::Table) -> Result<(), String> {
+    for (outer, value) in table {
+        let found: Vec<String> = match value {
+            toml::Value::Table(inner) => inner.keys().map(|k| format!("{outer}.{k}")).collect(),
+            _ => vec![outer.clone()],
+        };
+        for key in found {
+            if !KEYS.contains(&key.as_str()) {
+                return Err(format!("unknown key '{key}'{}", nearest(&key, KEYS)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// "; did you mean 'x'?" for the nearest of `names`, when it is near.
+pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
+    let best = names.iter().map(|n| (distance(word, n), n)).min();
+    match best {
+        Some((d, name)) if d <= word.len().max(3) / 3 => format!("; did you mean '{name}'?"),
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_run_as_they_print() {
+        for preset in PRESETS {
+            let recipe = Recipe::load(preset.name, &[]).unwrap();
+            assert_eq!(recipe.name, preset.name);
+            assert_eq!(Recipe::parse(&recipe.to_toml(), "printed", &[]).unwrap(), recipe);
+        }
+    }
+
+    #[test]
+    fn settings_override() {
+        let settings = ["attack.eps=2/255", "attack.steps=7", "epochs=3", "schedule.peak=1e-3", "optimizer.kind=sgd"];
+        let recipe = Recipe::load("aft", &settings.map(String::from)).unwrap();
+        let attack = recipe.attack.spec().unwrap();
+        assert_eq!(attack.ball.eps, (2.0f64 / 255.0) as f32);
+        assert_eq!(attack.step, attack.ball.eps / 4.0);
+        assert_eq!((attack.steps, recipe.epochs, recipe.schedule.peak), (7, 3, 1e-3));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let message = |s: &str| Recipe::load("aft", &[s.to_owned()]).unwrap_err().to_string();
+        assert!(message("attack.stepz=3").contains("did you mean 'attack.step'") || message("attack.stepz=3").contains("'attack.steps'"));
+        assert!(message("attack.eps=8").contains("8/255"));
+        assert!(message("attack.kind=none").contains("needs an attack"));
+        assert!(message("schedule.kind=slow").contains("slow-start-fast-decay"));
+        assert!(message("epochs=0").contains("epochs"));
+        assert!(message("epochs=-1").contains("recipe aft"));
+        assert!(message("nonsense").contains("KEY=VALUE"));
+        let unknown = Recipe::load("atf", &[]).unwrap_err().to_string();
+        assert!(unknown.contains("did you mean 'aft'"), "{unknown}");
+    }
+
+    #[test]
+    fn fractions_print_as_they_were_written() {
+        let shown = |x: f32| toml::Value::try_from(Fraction(x)).unwrap().to_string();
+        assert_eq!(shown(8.0 / 255.0), "\"8/255\"");
+        assert_eq!(shown(0.5 / 255.0), "\"0.5/255\"");
+        assert_eq!(shown(0.3), "\"76.5/255\"");
+        assert_eq!(shown(0.031), "\"0.031\"");
+    }
+}

@@ -1,0 +1,169 @@
+//! Optimisers: which update node each parameter gets, and the state it needs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::graph::{ValueId, Variable};
+use crate::ops::{Adam, Op, Sgd};
+use crate::session::{ModelGraph, Session};
+use crate::shape::Shape;
+
+/// Settings, named as in torch.optim.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    pub kind: OptimizerKind,
+    /// SGD only.
+    pub momentum: f32,
+    /// SGD only.
+    pub nesterov: bool,
+    /// Adam and AdamW only.
+    pub beta1: f32,
+    /// Adam and AdamW only.
+    pub beta2: f32,
+    /// Applies to every parameter that trains, as in PyTorch.
+    pub weight_decay: f32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    Sgd,
+    Adam,
+    AdamW,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Sgd,
+            momentum: 0.9,
+            nesterov: false,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    pub fn check(&self) -> Result<()> {
+        let in_unit = |name: &str, x: f32| match (0.0..1.0).contains(&x) {
+            true => Ok(()),
+            false => Err(Error::Config(format!("optimizer.{name} = {x}: it lies in [0, 1)"))),
+        };
+        in_unit("momentum", self.momentum)?;
+        in_unit("beta1", self.beta1)?;
+        in_unit("beta2", self.beta2)?;
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return Err(Error::Config(format!("optimizer.weight_decay = {}: it is not negative", self.weight_decay)));
+        }
+        if self.nesterov && self.momentum == 0.0 {
+            return Err(Error::Config("optimizer.nesterov needs a momentum above 0".into()));
+        }
+        Ok(())
+    }
+}
+
+/// An optimiser's state on a device.
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// Index of each parameter that trains, with its state buffers.
+    states: Vec<(usize, Vec<Variable>)>,
+    rates: Variable,
+}
+
+impl Optimizer {
+    /// State for every parameter of the session's network that trains, all zero.
+    pub fn new(config: &OptimizerConfig, session: &mut Session) -> Result<Self> {
+        let buffers = match config.kind {
+            OptimizerKind::Sgd => 1,
+            OptimizerKind::Adam | OptimizerKind::AdamW => 2,
+        };
+        let mut states = Vec::new();
+        for i in 0..session.parameters().len() {
+            if session.network().parameters[i].role.trains() {
+                let len = session.parameters()[i].len();
+                let state =
+                    (0..buffers).map(|_| session.device().variable(len)).collect::<Result<Vec<_>>>()?;
+                states.push((i, state));
+            }
+        }
+        let rates = session.device().variable(3)?;
+        Ok(Self { config: config.clone(), states, rates })
+    }
+
+    /// The parameters that train, as values of `model`'s graph.
+    pub fn trainable(&self, model: &ModelGraph) -> Vec<ValueId> {
+        self.states.iter().map(|(i, _)| model.parameters[*i]).collect()
+    }
+
+    /// Adds the update of every parameter; `gradients` are in the order of [`Optimizer::trainable`].
+    pub fn update(&self, model: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
+        let c = &self.config;
+        for ((i, state), &gradient) in self.states.iter().zip(gradients) {
+            let shape = model.network.parameters[*i].shape;
+            model.graph.set_label(&format!("update {}", model.network.parameters[*i].name));
+            let mut targets = vec![model.parameters[*i]];
+            targets.extend(state.iter().map(|v| model.graph.variable(*v, shape)));
+            let (op, rates) = match c.kind {
+                OptimizerKind::Sgd => {
+                    let op = Sgd { momentum: c.momentum, nesterov: c.nesterov, weight_decay: c.weight_decay };
+                    (Op::Sgd(op), Shape::SCALAR)
+                }
+                OptimizerKind::Adam | OptimizerKind::AdamW => {
+                    let op = Adam {
+                        beta1: c.beta1,
+                        beta2: c.beta2,
+                        epsilon: 1e-8,
+                        weight_decay: c.weight_decay,
+                        decoupled: c.kind == OptimizerKind::AdamW,
+                    };
+                    (Op::Adam(op), Shape::vector(3))
+                }
+            };
+            let rates = model.graph.variable(self.rates, rates);
+            model.graph.update(op, &[gradient, rates], &targets)?;
+        }
+        Ok(())
+    }
+
+    /// Uploads the learning rate for update number `step`, counted from 1.
+    pub fn set_rate(&self, session: &mut Session, rate: f64, step: u64) {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powf(step as f64)) as f32;
+        let rates = [rate as f32, correction(self.config.beta1), correction(self.config.beta2)];
+        session.device().write(self.rates, &rates);
+    }
+
+    /// The state by name, for a checkpoint.
+    pub fn read(&self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
+        let mut tensors = Vec::new();
+        for (i, state) in &self.states {
+            for (k, variable) in state.iter().enumerate() {
+                let name = state_name(&session.network().parameters[*i].name, k);
+                tensors.push((name, session.device().read(*variable)?));
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Restores a state that [`Optimizer::read`] gave.
+    pub fn write(&self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
+        for (i, state) in &self.states {
+            for (k, variable) in state.iter().enumerate() {
+                let name = state_name(&session.network().parameters[*i].name, k);
+                let (_, values) = tensors
+                    .iter()
+                    .find(|(n, v)| *n == name && v.len() == variable.len())
+                    .ok_or_else(|| Error::Config(format!("the checkpoint has no optimiser state '{name}'")))?;
+                session.device().write(*variable, values);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state_name(parameter: &str, index: usize) -> String {
+    format!("optimizer.{index}.{parameter}")
+}
+
