@@ -138,16 +138,31 @@ impl Network {
     /// Checks that layers, parameters and values fit together and end in logits.
     pub fn verify(&self, values: &[Tensor]) -> Result<()> {
         let fault = |message: String| Error::Shape { node: "network".into(), message };
-        let shapes = self.layer_shapes(1)?;
+        if let Some(layer) = self.layers.iter().find(|l| !l.op.is_layer()) {
+            let message = format!("{} is not an operation of a classifier", layer.op.name());
+            return Err(Error::Shape { node: layer.name.clone(), message });
+        }
+        // The shape rules count on inputs that are neither empty nor too large.
+        let parameters = self.parameters.iter().map(|p| p.shape);
+        for shape in parameters.chain([self.image_shape(2)]) {
+            if matches!(shape.checked_len(), None | Some(0)) {
+                return Err(fault(format!("an image or parameter of {shape:?} is empty or too large")));
+            }
+        }
         match self.output {
             Source::Layer(i) if i < self.layers.len() => {}
             other => return Err(fault(format!("the output {other:?} is not a layer"))),
         }
-        let logits = self.shape_of(self.output, 1, &shapes);
-        if logits.height() != 1 || logits.width() != 1 || logits.channels() < 2 {
-            return Err(fault(format!(
-                "the output is {logits:?}; a classifier ends in at least two logits an image"
-            )));
+        // At two batch sizes, so that logits computed from parameters alone do not pass.
+        for batch in [1, 2] {
+            let shapes = self.layer_shapes(batch)?;
+            let logits = self.shape_of(self.output, batch, &shapes);
+            let [images, height, width, classes] = logits.0;
+            if [images, height, width] != [batch, 1, 1] || classes < 2 {
+                return Err(fault(format!(
+                    "the output for {batch} image(s) is {logits:?}; a classifier ends in at least two logits an image"
+                )));
+            }
         }
         if values.len() != self.parameters.len() {
             return Err(fault(format!(

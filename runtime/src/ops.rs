@@ -144,6 +144,25 @@ operations! {
 }
 
 impl Op {
+    /// Whether it may be a layer of a network. The rest belongs to graphs that Adamant itself builds
+    /// around a network, and may count on what those guarantee: labels that are classes, for instance.
+    pub(crate) const fn is_layer(&self) -> bool {
+        matches!(
+            self,
+            Self::Normalize(_)
+                | Self::Conv2d(_)
+                | Self::BatchNorm(_)
+                | Self::Relu(_)
+                | Self::Add(_)
+                | Self::MaxPool(_)
+                | Self::AvgPool(_)
+                | Self::Pad(_)
+                | Self::Slice(_)
+                | Self::Flatten(_)
+                | Self::ChannelAffine(_)
+        )
+    }
+
     pub(crate) fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         self.operation().output_shapes(inputs)
     }

@@ -113,10 +113,10 @@ impl Operation for Pad {
         let mut y = x;
         for a in 0..3 {
             let size = x.0[a + 1];
-            y.0[a + 1] = size
-                .saturating_sub(1)
-                .checked_mul(self.interior[a])
-                .and_then(|inner| inner.checked_add(size))
+            let step = self.interior[a].checked_add(1).ok_or("padding overflows")?;
+            y.0[a + 1] = step
+                .checked_mul(size.saturating_sub(1))
+                .and_then(|last| last.checked_add(size.min(1)))
                 .and_then(|s| s.checked_add(self.before[a]))
                 .and_then(|s| s.checked_add(self.after[a]))
                 .ok_or("padding overflows")?;
