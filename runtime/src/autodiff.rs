@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::{
-    Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad, ChannelSum,
-    Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, MaxPoolGrad, NormalizeGrad, Op, ReluGrad, Scale,
-    Spread, Sum, Unflatten,
+    Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad,
+    ChannelSum, Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, MaxPoolGrad, NormalizeGrad, Op,
+    ReluGrad, Scale, Spread, Sum, Unflatten,
 };
 use crate::shape::Shape;
 
@@ -131,7 +131,9 @@ fn rules(
         // y = x * scale + shift, with constants
         Op::ChannelAffine(_) => out.push((0, g.add(Op::ChannelAffineGrad(ChannelAffineGrad), &[dy, x[1]])?)),
         // dz = dloss * (softmax(z) - onehot)
-        Op::CrossEntropy(_) => out.push((0, g.add(Op::CrossEntropyGrad(CrossEntropyGrad), &[x[0], x[1], dy])?)),
+        Op::CrossEntropy(_) => {
+            out.push((0, g.add(Op::CrossEntropyGrad(CrossEntropyGrad), &[x[0], x[1], dy])?))
+        }
         // y = factor * sum(x)
         Op::Sum(sum) => {
             let op = Spread { factor: sum.factor, shape: g.shape(x[0]) };

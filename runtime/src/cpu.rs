@@ -40,11 +40,8 @@ impl Cpu {
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> =
                 step.outputs.iter().map(|o| std::mem::take(self.buffer(o.slot))).collect();
-            let inputs: Vec<View<'_>> = step
-                .inputs
-                .iter()
-                .map(|input| View { shape: input.shape, data: self.view(input) })
-                .collect();
+            let inputs: Vec<View<'_>> =
+                step.inputs.iter().map(|input| View { shape: input.shape, data: self.view(input) }).collect();
             let mut outputs: Vec<ViewMut<'_>> = step
                 .outputs
                 .iter()

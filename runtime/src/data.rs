@@ -57,20 +57,14 @@ impl Dataset {
     ) -> Result<Self> {
         let name = name.into();
         let fault = |message: String| Err(Error::Config(format!("data set '{name}': {message}")));
-        let needed = shape
-            .iter()
-            .try_fold(labels.len(), |a, &d| a.checked_mul(d));
+        let needed = shape.iter().try_fold(labels.len(), |a, &d| a.checked_mul(d));
         if shape.contains(&0) || needed != Some(pixels.len()) {
             let (images, shape, bytes) = (labels.len(), dimensions(shape), pixels.len());
-            return fault(format!(
-                "{images} images of {shape} cannot have {bytes} bytes"
-            ));
+            return fault(format!("{images} images of {shape} cannot have {bytes} bytes"));
         }
         if let Some(index) = labels.iter().position(|&l| l as usize >= class_names.len()) {
             let (label, classes) = (labels[index], class_names.len());
-            return fault(format!(
-                "image {index} has label {label} of {classes} classes"
-            ));
+            return fault(format!("image {index} has label {label} of {classes} classes"));
         }
         // Random numbers and per-image memory are keyed by 32-bit indices.
         if u32::try_from(labels.len()).is_err() {
@@ -132,10 +126,7 @@ impl Dataset {
     pub fn subset(&self, range: Range<usize>) -> Self {
         let start = self.range.start + range.start.min(self.len());
         let end = self.range.start + range.end.min(self.len());
-        Self {
-            range: start..end.max(start),
-            ..self.clone()
-        }
+        Self { range: start..end.max(start), ..self.clone() }
     }
 }
 
@@ -245,16 +236,10 @@ mod tests {
         };
         assert!(make([1, 1, 2], 4, &[0, 1]).is_ok());
         for (wrong, part) in [
-            (
-                make([1, 1, 2], 5, &[0, 1]),
-                "2 images of 1x1x2 cannot have 5 bytes",
-            ),
+            (make([1, 1, 2], 5, &[0, 1]), "2 images of 1x1x2 cannot have 5 bytes"),
             (make([1, 0, 2], 0, &[0, 1]), "cannot have 0 bytes"),
             (make([usize::MAX, 2, 2], 4, &[0]), "cannot have 4 bytes"),
-            (
-                make([1, 1, 2], 4, &[0, 2]),
-                "image 1 has label 2 of 2 classes",
-            ),
+            (make([1, 1, 2], 4, &[0, 2]), "image 1 has label 2 of 2 classes"),
         ] {
             let message = wrong.unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
@@ -266,25 +251,14 @@ mod tests {
         let data = counting(3);
         check_fit(&data, [1, 1, 2], 3).unwrap();
         let message = check_fit(&data, [3, 32, 32], 3).unwrap_err().to_string();
-        assert!(
-            message.contains("1x1x2") && message.contains("3x32x32"),
-            "{message}"
-        );
+        assert!(message.contains("1x1x2") && message.contains("3x32x32"), "{message}");
         let message = check_fit(&data, [1, 1, 2], 10).unwrap_err().to_string();
-        assert!(
-            message.contains("3 classes") && message.contains("10"),
-            "{message}"
-        );
+        assert!(message.contains("3 classes") && message.contains("10"), "{message}");
     }
 
     #[test]
     fn numbers_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
     }

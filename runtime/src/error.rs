@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// A file could not be read or written.
     #[error("{path}: {source}", path = .path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A model file is damaged or contradicts itself.
     #[error("{path}: {message}", path = .path.display())]
     Import { path: PathBuf, message: String },

@@ -61,7 +61,10 @@ struct Bound {
 
 fn instance() -> wgpu::Instance {
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() })
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
 }
 
 fn limits(found: &wgpu::Limits) -> Limits {
@@ -101,10 +104,9 @@ pub fn adapters() -> Vec<AdapterInfo> {
 impl Gpu {
     /// Opens an adapter by its index in [`adapters`].
     pub fn open(index: usize) -> Result<Self> {
-        let adapter = usable()
-            .into_iter()
-            .nth(index)
-            .ok_or_else(|| Error::Device(format!("there is no adapter {index}; `adamant devices` lists them")))?;
+        let adapter = usable().into_iter().nth(index).ok_or_else(|| {
+            Error::Device(format!("there is no adapter {index}; `adamant devices` lists them"))
+        })?;
         let info = describe(&adapter);
         let available = adapter.limits();
         // WebGPU's defaults, with the larger buffers that this adapter reports.
@@ -114,7 +116,8 @@ impl Gpu {
             ..wgpu::Limits::defaults()
         }
         .or_worse_values_from(&available);
-        let descriptor = wgpu::DeviceDescriptor { label: Some("adamant"), required_limits, ..Default::default() };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("adamant"), required_limits, ..Default::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::Device(format!("{}: {e}", info.name)))?;
         let fault = Arc::new(Mutex::new(None));
@@ -175,7 +178,9 @@ impl Gpu {
             mapped_at_creation: false,
         });
         match pollster::block_on(scope.pop()) {
-            Some(e) => Err(Error::Limit(format!("{}: no memory for {} MiB: {e}", self.info.name, size >> 20))),
+            Some(e) => {
+                Err(Error::Limit(format!("{}: no memory for {} MiB: {e}", self.info.name, size >> 20)))
+            }
             None => Ok(buffer),
         }
     }

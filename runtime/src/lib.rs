@@ -9,14 +9,22 @@ mod cpu;
 mod data;
 mod device;
 mod error;
+#[cfg(feature = "data")]
+mod evaluate;
+#[cfg(feature = "data")]
+pub mod finetune;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod graph;
 mod model;
 mod network;
 mod ops;
+#[cfg(feature = "data")]
+mod optim;
+pub mod package;
 mod plan;
 mod random;
+mod report;
 mod session;
 mod shape;
 
@@ -26,6 +34,8 @@ pub use autodiff::differentiate;
 pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit};
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
+#[cfg(feature = "data")]
+pub use evaluate::{EvaluateOptions, EvaluateProgress, Outcome, ReportContext, evaluate, probabilities};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterInfo, adapters};
 pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
@@ -33,6 +43,7 @@ pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use random::{Purpose, Stream, threefry};
+pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase};
 pub use session::{Buffers, Images, ModelGraph, Session};
 pub use shape::{Shape, Tensor};
 

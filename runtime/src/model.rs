@@ -24,7 +24,9 @@ impl Preprocessing {
         let spread = |name: &str, v: &[f32]| match v.len() {
             1 => Ok(vec![v[0]; channels]),
             n if n == channels => Ok(v.to_vec()),
-            n => Err(Error::Config(format!("{name} has {n} numbers, the model's images have {channels} channels"))),
+            n => Err(Error::Config(format!(
+                "{name} has {n} numbers, the model's images have {channels} channels"
+            ))),
         };
         let found = Self { mean: spread("mean", mean)?, std: spread("std", std)? };
         if !found.mean.iter().all(|m| m.is_finite()) || !found.std.iter().all(|s| s.is_finite() && *s > 0.0) {

@@ -165,15 +165,14 @@ impl Network {
             }
         }
         if values.len() != self.parameters.len() {
-            return Err(fault(format!(
-                "{} parameters, {} tensors",
-                self.parameters.len(),
-                values.len()
-            )));
+            return Err(fault(format!("{} parameters, {} tensors", self.parameters.len(), values.len())));
         }
         for (p, v) in self.parameters.iter().zip(values) {
             if p.shape != v.shape || v.shape.len() != v.data.len() {
-                return Err(fault(format!("parameter '{}' is {:?}, its tensor {:?}", p.name, p.shape, v.shape)));
+                return Err(fault(format!(
+                    "parameter '{}' is {:?}, its tensor {:?}",
+                    p.name, p.shape, v.shape
+                )));
             }
         }
         Ok(())

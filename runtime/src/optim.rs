@@ -56,7 +56,10 @@ impl OptimizerConfig {
         in_unit("beta1", self.beta1)?;
         in_unit("beta2", self.beta2)?;
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return Err(Error::Config(format!("optimizer.weight_decay = {}: it is not negative", self.weight_decay)));
+            return Err(Error::Config(format!(
+                "optimizer.weight_decay = {}: it is not negative",
+                self.weight_decay
+            )));
         }
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::Config("optimizer.nesterov needs a momentum above 0".into()));
@@ -152,10 +155,10 @@ impl Optimizer {
         for (i, state) in &self.states {
             for (k, variable) in state.iter().enumerate() {
                 let name = state_name(&session.network().parameters[*i].name, k);
-                let (_, values) = tensors
-                    .iter()
-                    .find(|(n, v)| *n == name && v.len() == variable.len())
-                    .ok_or_else(|| Error::Config(format!("the checkpoint has no optimiser state '{name}'")))?;
+                let (_, values) =
+                    tensors.iter().find(|(n, v)| *n == name && v.len() == variable.len()).ok_or_else(
+                        || Error::Config(format!("the checkpoint has no optimiser state '{name}'")),
+                    )?;
                 session.device().write(*variable, values);
             }
         }
@@ -166,4 +169,3 @@ impl Optimizer {
 fn state_name(parameter: &str, index: usize) -> String {
     format!("optimizer.{index}.{parameter}")
 }
-

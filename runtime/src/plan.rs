@@ -106,7 +106,8 @@ impl Plan {
             let launch = node.op.launch(&input_shapes, &output_shapes);
             flops += node.op.flops(&input_shapes, &output_shapes);
             let scratch: Vec<usize> = launch.scratch.iter().map(|&len| pool.take(len)).collect();
-            let step = Step { op: node.op.clone(), inputs, outputs, scratch, launch, label: node.label.clone() };
+            let step =
+                Step { op: node.op.clone(), inputs, outputs, scratch, launch, label: node.label.clone() };
             check(&step, limits)?;
             step.scratch.iter().for_each(|&t| pool.give(t));
             for value in node.inputs.iter().chain(&node.outputs) {
@@ -132,9 +133,10 @@ fn live_nodes(graph: &Graph) -> Vec<bool> {
     let mut needed = vec![false; graph.values.len()];
     let mut live = vec![false; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate().rev() {
-        live[i] = node.outputs.iter().any(|v| {
-            needed[v.index()] || matches!(graph.values[v.index()].storage, Storage::Variable(_))
-        });
+        live[i] = node
+            .outputs
+            .iter()
+            .any(|v| needed[v.index()] || matches!(graph.values[v.index()].storage, Storage::Variable(_)));
         if live[i] {
             node.inputs.iter().for_each(|v| needed[v.index()] = true);
         }

@@ -117,7 +117,8 @@ mod tests {
     fn moments() {
         let stream = Stream::new(1, Purpose::Probe, 0, 0);
         let count = 20_000;
-        let mean = |f: &dyn Fn(u32) -> f32| (0..count).map(|i| f64::from(f(i))).sum::<f64>() / f64::from(count);
+        let mean =
+            |f: &dyn Fn(u32) -> f32| (0..count).map(|i| f64::from(f(i))).sum::<f64>() / f64::from(count);
         assert!((mean(&|i| stream.uniform(i, 0)) - 0.5).abs() < 0.01);
         assert!(mean(&|i| stream.normal(0, i)).abs() < 0.03);
         assert!((mean(&|i| stream.normal(0, i).powi(2)) - 1.0).abs() < 0.05);

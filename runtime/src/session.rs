@@ -8,9 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId, Variable};
 use crate::model::Model;
 use crate::network::{BatchNormMode, Network};
-use crate::ops::{
-    AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, Normalize, Op, Sum,
-};
+use crate::ops::{AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, Normalize, Op, Sum};
 use crate::shape::{Shape, Tensor};
 
 /// Which images a forward pass sees.
@@ -103,7 +101,17 @@ impl Session {
             step: device.variable(capacity)?,
             key: device.variable(2)?,
         };
-        Ok(Self { device, network, classes, capacity, parameters, mean, std, buffers, programs: HashMap::new() })
+        Ok(Self {
+            device,
+            network,
+            classes,
+            capacity,
+            parameters,
+            mean,
+            std,
+            buffers,
+            programs: HashMap::new(),
+        })
     }
 
     pub fn network(&self) -> &Network {
@@ -252,7 +260,9 @@ impl Session {
 
     /// Adversarial images := clean images.
     pub(crate) fn start_clean(&mut self, count: usize) -> Result<()> {
-        self.run_task(Task::StartClean, count, |m| m.graph.update(Op::Copy(Copy), &[m.images], &[m.adversarial]))
+        self.run_task(Task::StartClean, count, |m| {
+            m.graph.update(Op::Copy(Copy), &[m.images], &[m.adversarial])
+        })
     }
 
     /// Adversarial images := a random point of each ball.
@@ -349,6 +359,13 @@ impl Session {
     pub(crate) fn read_per_image(&mut self, variable: Variable, count: usize) -> Result<Vec<f32>> {
         let mut values = self.device.read(variable)?;
         values.truncate(count);
+        Ok(values)
+    }
+
+    /// The gradient that [`Session::gradient`] left: count x channels x height x width.
+    pub(crate) fn read_gradient(&mut self, count: usize) -> Result<Vec<f32>> {
+        let mut values = self.device.read(self.buffers.gradient)?;
+        values.truncate(self.network.image_shape(count).len());
         Ok(values)
     }
 

@@ -53,7 +53,10 @@ impl AttackSpec {
                 .ok_or_else(|| Error::Config(format!("'{setting}' in attack '{text}': write KEY=VALUE")))?;
             let key = key.trim();
             if !known.contains(&key) {
-                return Err(Error::Config(format!("attack '{kind}' has no setting '{key}'; it has {}", known.join(", "))));
+                return Err(Error::Config(format!(
+                    "attack '{kind}' has no setting '{key}'; it has {}",
+                    known.join(", ")
+                )));
             }
             values.insert(key, value.trim());
         }
@@ -68,7 +71,9 @@ impl AttackSpec {
             (None, None) => 0.5,
         };
         let whole = |key: &str, default: u32| match values.get(key) {
-            Some(v) => v.parse().map_err(|_| Error::Config(format!("{key}={v} in attack '{text}': a whole number"))),
+            Some(v) => {
+                v.parse().map_err(|_| Error::Config(format!("{key}={v} in attack '{text}': a whole number")))
+            }
             None => Ok(default),
         };
         let steps = whole("steps", if kind == "fgsm" { 1 } else { 20 })?;
@@ -83,7 +88,14 @@ impl AttackSpec {
             Some("clean") => Start::Clean,
             Some(other) => return Err(Error::Config(format!("start={other}: it is random or clean"))),
         };
-        let spec = Self { kind: kind.into(), ball: Ball { norm, eps }, step, steps, start, restarts: whole("restarts", 1)? };
+        let spec = Self {
+            kind: kind.into(),
+            ball: Ball { norm, eps },
+            step,
+            steps,
+            start,
+            restarts: whole("restarts", 1)?,
+        };
         spec.check()?;
         Ok(spec)
     }
@@ -92,7 +104,9 @@ impl AttackSpec {
     pub fn check(&self) -> Result<()> {
         let positive = |name: &str, x: f32| match x.is_finite() && x >= 0.0 {
             true => Ok(()),
-            false => Err(Error::Config(format!("attack {}: {name} is {x}; it must not be negative", self.kind))),
+            false => {
+                Err(Error::Config(format!("attack {}: {name} is {x}; it must not be negative", self.kind)))
+            }
         };
         positive("eps", self.ball.eps)?;
         positive("step", self.step)?;

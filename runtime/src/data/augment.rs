@@ -28,22 +28,15 @@ impl Augment {
             return Ok(());
         }
         let padding = self.crop_padding;
-        Err(Error::Config(format!(
-            "crop padding {padding} is larger than a {height}x{width} image"
-        )))
+        Err(Error::Config(format!("crop padding {padding} is larger than a {height}x{width} image")))
     }
 
     /// A pure function of the stream and of the image's position in its data set: neither the
     /// order nor the size of batches matters.
     pub(super) fn place(&self, stream: &Stream, index: u32) -> Placement {
         let offsets = 2 * self.crop_padding as u32 + 1;
-        let shift =
-            |position| stream.below(index, position, offsets) as isize - self.crop_padding as isize;
-        Placement {
-            down: shift(0),
-            right: shift(1),
-            mirrored: self.flip && stream.below(index, 2, 2) == 1,
-        }
+        let shift = |position| stream.below(index, position, offsets) as isize - self.crop_padding as isize;
+        Placement { down: shift(0), right: shift(1), mirrored: self.flip && stream.below(index, 2, 2) == 1 }
     }
 }
 
@@ -99,11 +92,7 @@ mod tests {
 
     #[test]
     fn two_flips_are_the_identity() {
-        let flip = Placement {
-            down: 0,
-            right: 0,
-            mirrored: true,
-        };
+        let flip = Placement { down: 0, right: 0, mirrored: true };
         let once = apply(flip, &counting());
         assert_eq!(once[..4], [4.0, 3.0, 2.0, 1.0]);
         assert_eq!(apply(flip, &once), counting());
@@ -117,16 +106,9 @@ mod tests {
         for (down, right, mirrored) in
             (-4..=4).flat_map(|d| (-5..=5).flat_map(move |r| [(d, r, false), (d, r, true)]))
         {
-            let out = apply(
-                Placement {
-                    down,
-                    right,
-                    mirrored,
-                },
-                &image,
-            );
-            for (c, y, x) in (0..channels)
-                .flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))))
+            let out = apply(Placement { down, right, mirrored }, &image);
+            for (c, y, x) in
+                (0..channels).flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))))
             {
                 let (from_y, from_x) = (y + down, x + right);
                 let inside = (0..height).contains(&from_y) && (0..width).contains(&from_x);
@@ -142,10 +124,7 @@ mod tests {
     #[test]
     fn every_placement_occurs() {
         let stream = Stream::new(0, Purpose::Augment, 0, 0);
-        let augment = Augment {
-            crop_padding: 2,
-            flip: true,
-        };
+        let augment = Augment { crop_padding: 2, flip: true };
         let seen: BTreeSet<_> = (0..2000)
             .map(|index| augment.place(&stream, index))
             .map(|p| (p.down, p.right, p.mirrored))
@@ -156,19 +135,8 @@ mod tests {
 
     #[test]
     fn padding_is_at_most_the_shorter_side() {
-        let padding = |crop_padding| {
-            Augment {
-                crop_padding,
-                flip: false,
-            }
-            .check([1, 28, 32])
-        };
+        let padding = |crop_padding| Augment { crop_padding, flip: false }.check([1, 28, 32]);
         assert!(padding(28).is_ok());
-        assert!(
-            padding(29)
-                .unwrap_err()
-                .to_string()
-                .contains("crop padding 29")
-        );
+        assert!(padding(29).unwrap_err().to_string().contains("crop padding 29"));
     }
 }

@@ -54,12 +54,10 @@ pub(super) const CIFAR100: Layout = Layout {
 
 impl Layout {
     pub fn find(&self, dir: &Path) -> Option<PathBuf> {
-        [dir.to_owned(), dir.join(self.folder)]
-            .into_iter()
-            .find(|root| {
-                let mut files = self.train_files.iter().chain([&self.test_file]);
-                files.any(|file| root.join(file).is_file())
-            })
+        [dir.to_owned(), dir.join(self.folder)].into_iter().find(|root| {
+            let mut files = self.train_files.iter().chain([&self.test_file]);
+            files.any(|file| root.join(file).is_file())
+        })
     }
 
     pub fn looked_for(&self) -> String {
@@ -74,16 +72,11 @@ impl Layout {
             Split::Train => self.train_files,
             Split::Test => std::slice::from_ref(&self.test_file),
         };
-        let (present, missing): (Vec<_>, Vec<_>) = wanted
-            .iter()
-            .copied()
-            .partition(|file| root.join(file).is_file());
+        let (present, missing): (Vec<_>, Vec<_>) =
+            wanted.iter().copied().partition(|file| root.join(file).is_file());
         if present.is_empty() {
             let (files, archive) = (wanted.join(", "), self.archive);
-            return Err(Error::data(
-                root,
-                format!("{files} not found; unpack {archive} here"),
-            ));
+            return Err(Error::data(root, format!("{files} not found; unpack {archive} here")));
         }
 
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -102,11 +95,7 @@ impl Layout {
             ));
         }
         let dataset = Dataset::from_pixels(self.name, SHAPE, class_names, pixels, labels)?;
-        Ok(Dataset {
-            path: root.to_owned(),
-            notes,
-            ..dataset
-        })
+        Ok(Dataset { path: root.to_owned(), notes, ..dataset })
     }
 
     /// Appends the records of one file.
@@ -145,19 +134,12 @@ impl Layout {
     fn class_names(&self, path: &Path) -> Result<(Vec<String>, Vec<String>)> {
         if !path.is_file() {
             let note = format!("{} is not there: classes are numbers", self.names_file);
-            return Ok((
-                (0..self.classes).map(|i| i.to_string()).collect(),
-                vec![note],
-            ));
+            return Ok(((0..self.classes).map(|i| i.to_string()).collect(), vec![note]));
         }
         let bytes = read_bounded(path, 1 << 16)?;
         let text = String::from_utf8_lossy(&bytes);
-        let names: Vec<_> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(String::from)
-            .collect();
+        let names: Vec<_> =
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
         if names.len() != self.classes {
             let (found, classes) = (names.len(), self.classes);
             let message = format!("has {found} class names instead of {classes}; replace the file");
@@ -175,11 +157,7 @@ mod tests {
 
     /// A record whose pixels are 0, 1, 2 ... modulo 256.
     fn record(labels: &[u8]) -> Vec<u8> {
-        labels
-            .iter()
-            .copied()
-            .chain((0..IMAGE_BYTES).map(|i| i as u8))
-            .collect()
+        labels.iter().copied().chain((0..IMAGE_BYTES).map(|i| i as u8)).collect()
     }
 
     fn fault(layout: &Layout, root: &Path, split: Split) -> String {
@@ -192,21 +170,13 @@ mod tests {
         let root = dir.path().join("cifar-10-batches-bin");
         fs::create_dir(&root).unwrap();
         fs::write(root.join("data_batch_4.bin"), record(&[9])).unwrap();
-        fs::write(
-            root.join("data_batch_1.bin"),
-            [record(&[3]), record(&[0])].concat(),
-        )
-        .unwrap();
+        fs::write(root.join("data_batch_1.bin"), [record(&[3]), record(&[0])].concat()).unwrap();
         assert_eq!(CIFAR10.find(dir.path()), Some(root.clone()));
 
         let data = CIFAR10.open(&root, Split::Train).unwrap();
         assert_eq!(data.labels(), [3, 0, 9]);
         assert_eq!(data.class_names[9], "9");
-        assert!(
-            data.notes[1].starts_with("2 of 5 files found, 3 images"),
-            "{:?}",
-            data.notes
-        );
+        assert!(data.notes[1].starts_with("2 of 5 files found, 3 images"), "{:?}", data.notes);
         let mut image = vec![0.0; IMAGE_BYTES];
         data.image(2, &mut image);
         assert_eq!(image[..3], [0.0, 1.0 / 255.0, 2.0 / 255.0]);
@@ -234,10 +204,7 @@ mod tests {
         for bytes in [vec![], vec![0; 100], record(&[1])[1..].to_vec()] {
             fs::write(&file, bytes).unwrap();
             let message = fault(&CIFAR10, root, Split::Test);
-            assert!(
-                message.contains("test_batch.bin: expected a multiple of 3,073"),
-                "{message}"
-            );
+            assert!(message.contains("test_batch.bin: expected a multiple of 3,073"), "{message}");
         }
 
         fs::write(&file, [record(&[1]), record(&[10])].concat()).unwrap();
@@ -247,10 +214,7 @@ mod tests {
         fs::write(&file, record(&[1])).unwrap();
         fs::write(root.join("batches.meta.txt"), "cat\ndog\n").unwrap();
         let message = fault(&CIFAR10, root, Split::Test);
-        assert!(
-            message.contains("batches.meta.txt: has 2 class names"),
-            "{message}"
-        );
+        assert!(message.contains("batches.meta.txt: has 2 class names"), "{message}");
     }
 
     #[test]

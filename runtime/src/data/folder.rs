@@ -11,8 +11,7 @@ use super::open::{OpenOptions, Split};
 use super::{Dataset, grouped};
 use crate::error::{Error, Result};
 
-pub(super) const LOOKED_FOR: &str =
-    "sub-folders with images, one a class, here or in train/, test/ and val/";
+pub(super) const LOOKED_FOR: &str = "sub-folders with images, one a class, here or in train/, test/ and val/";
 
 /// Limits on one picture, so that a small file cannot ask for all of the memory.
 const MAX_SIDE: u32 = 1 << 14;
@@ -27,20 +26,10 @@ const MIN_CROPPED_SIZE: usize = 64;
 pub(super) fn find(dir: &Path) -> Option<PathBuf> {
     let has_class_with_image = |root: &Path| {
         let classes = sub_folders(root).unwrap_or_default();
-        classes
-            .iter()
-            .any(|class| images_in(class).is_ok_and(|(images, _)| !images.is_empty()))
+        classes.iter().any(|class| images_in(class).is_ok_and(|(images, _)| !images.is_empty()))
     };
-    let mut roots = [
-        dir.to_owned(),
-        dir.join("train"),
-        dir.join("test"),
-        dir.join("val"),
-    ]
-    .into_iter();
-    roots
-        .any(|root| has_class_with_image(&root))
-        .then(|| dir.to_owned())
+    let mut roots = [dir.to_owned(), dir.join("train"), dir.join("test"), dir.join("val")].into_iter();
+    roots.any(|root| has_class_with_image(&root)).then(|| dir.to_owned())
 }
 
 /// Decodes the images of `split` below `dir`.
@@ -70,27 +59,21 @@ pub(super) fn open(dir: &Path, split: Split, options: &OpenOptions) -> Result<Da
     let image_bytes = channels * height * width;
     let mut pixels = Vec::new();
     let total = images.len().checked_mul(image_bytes);
-    total
-        .and_then(|total| pixels.try_reserve_exact(total).ok())
-        .ok_or_else(|| {
-            let (count, each) = (grouped(images.len() as u64), grouped(image_bytes as u64));
-            let message =
-                format!("{count} images of {each} bytes do not fit in memory; limit them");
-            Error::data(dir, message)
-        })?;
+    total.and_then(|total| pixels.try_reserve_exact(total).ok()).ok_or_else(|| {
+        let (count, each) = (grouped(images.len() as u64), grouped(image_bytes as u64));
+        let message = format!("{count} images of {each} bytes do not fit in memory; limit them");
+        Error::data(dir, message)
+    })?;
     pixels.resize(images.len() * image_bytes, 0);
 
     // The first fault in file order, whichever thread meets one first.
-    let fault = pixels
-        .par_chunks_exact_mut(image_bytes)
-        .zip(&images)
-        .find_map_first(|(out, (path, _))| {
-            let picture = decode(path).and_then(|picture| match options.size {
-                Some(_) => fit(path, picture, [height, width]),
-                None => same_size(path, picture, [height, width], first),
-            });
-            picture.map(|picture| write_planar(&picture, out)).err()
+    let fault = pixels.par_chunks_exact_mut(image_bytes).zip(&images).find_map_first(|(out, (path, _))| {
+        let picture = decode(path).and_then(|picture| match options.size {
+            Some(_) => fit(path, picture, [height, width]),
+            None => same_size(path, picture, [height, width], first),
         });
+        picture.map(|picture| write_planar(&picture, out)).err()
+    });
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -98,11 +81,7 @@ pub(super) fn open(dir: &Path, split: Split, options: &OpenOptions) -> Result<Da
     let labels = images.iter().map(|(_, label)| *label).collect();
     let shape = [channels, height, width];
     let dataset = Dataset::from_pixels("folder", shape, listing.class_names, pixels, labels)?;
-    Ok(Dataset {
-        path: dir.to_owned(),
-        notes: listing.notes,
-        ..dataset
-    })
+    Ok(Dataset { path: dir.to_owned(), notes: listing.notes, ..dataset })
 }
 
 /// The files of a split, before any is decoded.
@@ -125,37 +104,24 @@ impl Listing {
             }
             (Split::Train, Some(part), _) | (Split::Test, _, Some(part)) => part,
             (Split::Train, None, _) => {
-                return Err(Error::data(
-                    dir,
-                    "has test images only; add the folder train/",
-                ));
+                return Err(Error::data(dir, "has test images only; add the folder train/"));
             }
             (Split::Test, _, None) => {
-                return Err(Error::data(
-                    dir,
-                    "has no folder test/ or val/ beside train/",
-                ));
+                return Err(Error::data(dir, "has no folder test/ or val/ beside train/"));
             }
         };
         let classes = sub_folders(root)?;
         // A class that the test images lack must not shift the labels of the others.
         let class_names: Vec<_> = match &train {
-            Some(train) => sub_folders(train)?
-                .iter()
-                .map(|class| name(class))
-                .collect(),
+            Some(train) => sub_folders(train)?.iter().map(|class| name(class)).collect(),
             None => classes.iter().map(|class| name(class)).collect(),
         };
 
         let (mut images, mut skipped) = (Vec::new(), 0);
         for class in &classes {
             let label = class_names.iter().position(|known| *known == name(class));
-            let label = label.ok_or_else(|| {
-                Error::data(
-                    class,
-                    "is not a class of train/; remove it, or add it there",
-                )
-            })?;
+            let label = label
+                .ok_or_else(|| Error::data(class, "is not a class of train/; remove it, or add it there"))?;
             let (files, others) = images_in(class)?;
             if files.is_empty() {
                 notes.push(format!("class {} has no images", name(class)));
@@ -164,21 +130,12 @@ impl Listing {
             skipped += others;
         }
         if skipped > 0 {
-            notes.push(format!(
-                "{skipped} files or folders that are not images were skipped"
-            ));
+            notes.push(format!("{skipped} files or folders that are not images were skipped"));
         }
         if images.is_empty() {
-            return Err(Error::data(
-                root,
-                format!("no images; looked for {LOOKED_FOR}"),
-            ));
+            return Err(Error::data(root, format!("no images; looked for {LOOKED_FOR}")));
         }
-        Ok(Self {
-            class_names,
-            images,
-            notes,
-        })
+        Ok(Self { class_names, images, notes })
     }
 }
 
@@ -188,10 +145,7 @@ fn is_split(dir: &Path) -> bool {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Everything in a folder but hidden files, sorted by name.
@@ -208,17 +162,13 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn sub_folders(dir: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(dir)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .collect())
+    Ok(entries(dir)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
 /// The images directly in a folder, and how many other things are there.
 fn images_in(dir: &Path) -> Result<(Vec<PathBuf>, usize)> {
-    let (images, others): (Vec<_>, Vec<_>) = entries(dir)?
-        .into_iter()
-        .partition(|path| ImageFormat::from_path(path).is_ok() && path.is_file());
+    let (images, others): (Vec<_>, Vec<_>) =
+        entries(dir)?.into_iter().partition(|path| ImageFormat::from_path(path).is_ok() && path.is_file());
     Ok((images, others.len()))
 }
 
@@ -231,32 +181,21 @@ fn decode(path: &Path) -> Result<RgbImage> {
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
     let mut reader = reader.map_err(Error::io(path))?;
     reader.limits(limits);
-    let picture = reader.decode().map_err(|e| {
-        Error::data(
-            path,
-            format!("cannot be decoded: {e}; replace or remove the file"),
-        )
-    })?;
+    let picture = reader
+        .decode()
+        .map_err(|e| Error::data(path, format!("cannot be decoded: {e}; replace or remove the file")))?;
     if picture.width() == 0 || picture.height() == 0 {
-        return Err(Error::data(
-            path,
-            "has no pixels; replace or remove the file",
-        ));
+        return Err(Error::data(path, "has no pixels; replace or remove the file"));
     }
     Ok(picture.into_rgb8())
 }
 
 fn check_size(size: [usize; 2]) -> Result<[usize; 2]> {
-    if size
-        .iter()
-        .all(|side| (1..=MAX_SIDE as usize).contains(side))
-    {
+    if size.iter().all(|side| (1..=MAX_SIDE as usize).contains(side)) {
         return Ok(size);
     }
     let [height, width] = size;
-    Err(Error::Config(format!(
-        "image size {height}x{width}: each side is 1 to {MAX_SIDE}"
-    )))
+    Err(Error::Config(format!("image size {height}x{width}: each side is 1 to {MAX_SIDE}")))
 }
 
 fn same_size(path: &Path, picture: RgbImage, size: [usize; 2], first: &Path) -> Result<RgbImage> {
@@ -266,9 +205,8 @@ fn same_size(path: &Path, picture: RgbImage, size: [usize; 2], first: &Path) -> 
     }
     let ([h, w], [height, width]) = (found, size);
     let first = first.display();
-    let message = format!(
-        "is {h}x{w} but {first} is {height}x{width} (height x width); give a size to resize to"
-    );
+    let message =
+        format!("is {h}x{w} but {first} is {height}x{width} (height x width); give a size to resize to");
     Err(Error::data(path, message))
 }
 
@@ -279,12 +217,7 @@ fn fit(path: &Path, picture: RgbImage, size: [usize; 2]) -> Result<RgbImage> {
     let [height, width] = size.map(|side| side as u32);
     let (w, h) = picture.dimensions();
     if size.iter().any(|&side| side < MIN_CROPPED_SIZE) {
-        return Ok(imageops::resize(
-            &picture,
-            width,
-            height,
-            FilterType::Triangle,
-        ));
+        return Ok(imageops::resize(&picture, width, height, FilterType::Triangle));
     }
     if w.max(h) / w.min(h) > MAX_ASPECT_RATIO {
         let message = format!("{w}x{h} pixels are too narrow to crop; replace or remove the file");
@@ -294,12 +227,7 @@ fn fit(path: &Path, picture: RgbImage, size: [usize; 2]) -> Result<RgbImage> {
     let picture = if (h, w) == (covered_height, covered_width) {
         picture
     } else {
-        imageops::resize(
-            &picture,
-            covered_width,
-            covered_height,
-            FilterType::Triangle,
-        )
+        imageops::resize(&picture, covered_width, covered_height, FilterType::Triangle)
     };
     // Python's round(), which CenterCrop uses, takes halves to the even number.
     let margin = |outer: u32, inner: u32| (f64::from(outer - inner) / 2.0).round_ties_even() as u32;
@@ -310,8 +238,7 @@ fn fit(path: &Path, picture: RgbImage, size: [usize; 2]) -> Result<RgbImage> {
 /// Height and width of a picture of `from` once it just covers `to` / 0.875.
 fn resized(from: [u32; 2], to: [u32; 2]) -> [u32; 2] {
     let [height, width] = from.map(u64::from);
-    let [to_height, to_width] =
-        to.map(|side| (f64::from(side) / CENTRAL_PART).round_ties_even() as u64);
+    let [to_height, to_width] = to.map(|side| (f64::from(side) / CENTRAL_PART).round_ties_even() as u64);
     // Fractions are cut off, as in torchvision.
     let covered = if width * to_height <= height * to_width {
         [to_width * height / width, to_width]

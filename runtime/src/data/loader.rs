@@ -28,14 +28,7 @@ pub struct LoaderOptions {
 impl Default for LoaderOptions {
     /// Batches of 128 in file order, every image as it is.
     fn default() -> Self {
-        Self {
-            batch: 128,
-            shuffle: None,
-            epoch: 0,
-            augment: None,
-            seed: 0,
-            drop_last: false,
-        }
+        Self { batch: 128, shuffle: None, epoch: 0, augment: None, seed: 0, drop_last: false }
     }
 }
 
@@ -93,21 +86,14 @@ impl Loader {
             let order = order(&dataset, &options);
             for positions in order.chunks(options.batch).take(count) {
                 // Nobody receives any more once the loader is dropped.
-                if sender
-                    .send(assemble(&dataset, &options, positions))
-                    .is_err()
-                {
+                if sender.send(assemble(&dataset, &options, positions)).is_err() {
                     return;
                 }
             }
         };
         let worker = thread::Builder::new().name("loader".into()).spawn(prepare);
         let worker = worker.map_err(|e| Error::Limit(format!("no thread to load images: {e}")))?;
-        Ok(Self {
-            batches: Some(receiver),
-            worker: Some(worker),
-            remaining: count,
-        })
+        Ok(Self { batches: Some(receiver), worker: Some(worker), remaining: count })
     }
 }
 
@@ -166,25 +152,15 @@ fn assemble(dataset: &Dataset, options: &LoaderOptions, positions: &[u32]) -> Ba
     let len = dataset.shape.iter().product::<usize>();
     let mut batch = Batch {
         images: vec![0.0; positions.len() * len],
-        labels: positions
-            .iter()
-            .map(|&at| dataset.labels()[at as usize])
-            .collect(),
+        labels: positions.iter().map(|&at| dataset.labels()[at as usize]).collect(),
         indices: positions.iter().map(|&at| offset + at).collect(),
     };
     let mut original = vec![0.0; len];
-    for ((out, &at), &index) in batch
-        .images
-        .chunks_exact_mut(len)
-        .zip(positions)
-        .zip(&batch.indices)
-    {
+    for ((out, &at), &index) in batch.images.chunks_exact_mut(len).zip(positions).zip(&batch.indices) {
         match &options.augment {
             Some(augment) => {
                 dataset.image(at as usize, &mut original);
-                augment
-                    .place(&stream, index)
-                    .apply(dataset.shape, &original, out);
+                augment.place(&stream, index).apply(dataset.shape, &original, out);
             }
             None => dataset.image(at as usize, out),
         }
@@ -215,10 +191,7 @@ mod tests {
     }
 
     fn indices(batches: &[Batch]) -> Vec<u32> {
-        batches
-            .iter()
-            .flat_map(|batch| batch.indices.clone())
-            .collect()
+        batches.iter().flat_map(|batch| batch.indices.clone()).collect()
     }
 
     /// Each image by its index.
@@ -233,13 +206,7 @@ mod tests {
     #[test]
     fn file_order_covers_every_image_once() {
         let data = data();
-        let batches = load(
-            &data,
-            LoaderOptions {
-                batch: 10,
-                ..Default::default()
-            },
-        );
+        let batches = load(&data, LoaderOptions { batch: 10, ..Default::default() });
         assert_eq!(indices(&batches), (0..LEN as u32).collect::<Vec<_>>());
         let sizes: Vec<_> = batches.iter().map(Batch::len).collect();
         assert_eq!((sizes.len(), sizes[0], sizes[10]), (11, 10, 3));
@@ -251,20 +218,13 @@ mod tests {
 
     #[test]
     fn the_last_batch_can_be_dropped() {
-        let options = LoaderOptions {
-            batch: 10,
-            drop_last: true,
-            ..Default::default()
-        };
+        let options = LoaderOptions { batch: 10, drop_last: true, ..Default::default() };
         let mut loader = Loader::new(&data(), options).unwrap();
         assert_eq!(loader.len(), 10);
         loader.next();
         assert_eq!(loader.len(), 9);
         assert_eq!(loader.map(|batch| batch.len()).sum::<usize>(), 90);
-        let options = LoaderOptions {
-            batch: usize::MAX,
-            ..options
-        };
+        let options = LoaderOptions { batch: usize::MAX, ..options };
         assert_eq!(load(&data(), options), []);
     }
 
@@ -272,15 +232,7 @@ mod tests {
     fn the_order_is_of_the_seed_and_epoch_alone() {
         let data = data();
         let order = |batch, shuffle, epoch| {
-            indices(&load(
-                &data,
-                LoaderOptions {
-                    batch,
-                    shuffle,
-                    epoch,
-                    ..Default::default()
-                },
-            ))
+            indices(&load(&data, LoaderOptions { batch, shuffle, epoch, ..Default::default() }))
         };
         let first = order(7, Some(1), 0);
         assert_eq!(first, order(50, Some(1), 0));
@@ -294,31 +246,16 @@ mod tests {
     #[test]
     fn augmentation_ignores_order_batches_and_subsets() {
         let data = data();
-        let augment = Some(Augment {
-            crop_padding: 1,
-            flip: true,
-        });
-        let plain = LoaderOptions {
-            batch: 8,
-            augment,
-            seed: 5,
-            ..Default::default()
-        };
+        let augment = Some(Augment { crop_padding: 1, flip: true });
+        let plain = LoaderOptions { batch: 8, augment, seed: 5, ..Default::default() };
         let expected = images(&load(&data, plain));
-        let shuffled = LoaderOptions {
-            batch: 33,
-            shuffle: Some(9),
-            ..plain
-        };
+        let shuffled = LoaderOptions { batch: 33, shuffle: Some(9), ..plain };
         assert_eq!(images(&load(&data, shuffled)), expected);
 
         let part = images(&load(&data.subset(40..60), shuffled));
         assert_eq!(part.len(), 20);
         assert!(part.iter().all(|(index, image)| expected[index] == *image));
-        assert_ne!(
-            images(&load(&data, LoaderOptions { epoch: 1, ..plain })),
-            expected
-        );
+        assert_ne!(images(&load(&data, LoaderOptions { epoch: 1, ..plain })), expected);
     }
 
     /// A loader dropped with its channel full must not wait for ever.
@@ -327,19 +264,14 @@ mod tests {
         let (done, finished) = mpsc::channel();
         thread::spawn(move || {
             for taken in 0..4 {
-                let options = LoaderOptions {
-                    batch: 1,
-                    ..Default::default()
-                };
+                let options = LoaderOptions { batch: 1, ..Default::default() };
                 let mut loader = Loader::new(&data(), options).unwrap();
                 assert_eq!(loader.by_ref().take(taken).count(), taken);
                 thread::sleep(Duration::from_millis(5));
             }
             done.send(()).unwrap();
         });
-        finished
-            .recv_timeout(Duration::from_secs(60))
-            .expect("the loader's thread still runs");
+        finished.recv_timeout(Duration::from_secs(60)).expect("the loader's thread still runs");
     }
 
     #[test]
@@ -350,23 +282,8 @@ mod tests {
     #[test]
     fn options_are_checked() {
         let fault = |options| Loader::new(&data(), options).err().unwrap().to_string();
-        assert!(
-            fault(LoaderOptions {
-                batch: 0,
-                ..Default::default()
-            })
-            .contains("at least 1")
-        );
-        let augment = Some(Augment {
-            crop_padding: 4,
-            flip: false,
-        });
-        assert!(
-            fault(LoaderOptions {
-                augment,
-                ..Default::default()
-            })
-            .contains("crop padding 4")
-        );
+        assert!(fault(LoaderOptions { batch: 0, ..Default::default() }).contains("at least 1"));
+        let augment = Some(Augment { crop_padding: 4, flip: false });
+        assert!(fault(LoaderOptions { augment, ..Default::default() }).contains("crop padding 4"));
     }
 }

@@ -22,9 +22,7 @@ pub(super) fn find(dir: &Path) -> Option<PathBuf> {
     // The last is where torchvision unpacks it.
     let roots = [dir.to_owned(), dir.join("mnist"), dir.join("MNIST/raw")];
     roots.into_iter().find(|root| {
-        [Split::Train, Split::Test]
-            .iter()
-            .any(|split| file(root, *split, "images-idx3").is_some())
+        [Split::Train, Split::Test].iter().any(|split| file(root, *split, "images-idx3").is_some())
     })
 }
 
@@ -32,15 +30,10 @@ pub(super) fn find(dir: &Path) -> Option<PathBuf> {
 fn file(root: &Path, split: Split, what: &str) -> Option<PathBuf> {
     let stem = stem(split, what);
     let dotted = stem.replace("-idx", ".idx");
-    [
-        stem.clone(),
-        format!("{stem}.gz"),
-        dotted.clone(),
-        format!("{dotted}.gz"),
-    ]
-    .into_iter()
-    .map(|name| root.join(name))
-    .find(|path| path.is_file())
+    [stem.clone(), format!("{stem}.gz"), dotted.clone(), format!("{dotted}.gz")]
+        .into_iter()
+        .map(|name| root.join(name))
+        .find(|path| path.is_file())
 }
 
 fn stem(split: Split, what: &str) -> String {
@@ -55,10 +48,7 @@ pub(super) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let required = |what| {
         file(root, split, what).ok_or_else(|| {
             let name = stem(split, what);
-            Error::data(
-                root,
-                format!("{name} (or {name}.gz) not found; download it"),
-            )
+            Error::data(root, format!("{name} (or {name}.gz) not found; download it"))
         })
     };
     let images_path = required("images-idx3")?;
@@ -72,10 +62,7 @@ pub(super) fn open(root: &Path, split: Split) -> Result<Dataset> {
         );
         return Err(Error::data(&labels_path, message));
     }
-    if let Some(index) = labels
-        .iter()
-        .position(|&label| usize::from(label) >= CLASSES)
-    {
+    if let Some(index) = labels.iter().position(|&label| usize::from(label) >= CLASSES) {
         let label = labels[index];
         let message = format!("record {index} has label {label}, MNIST's are 0 to 9");
         return Err(Error::data(&labels_path, message));
@@ -83,10 +70,7 @@ pub(super) fn open(root: &Path, split: Split) -> Result<Dataset> {
     let class_names = (0..CLASSES).map(|digit| digit.to_string()).collect();
     let labels = labels.into_iter().map(u32::from).collect();
     let dataset = Dataset::from_pixels("mnist", [1, height, width], class_names, pixels, labels)?;
-    Ok(Dataset {
-        path: root.to_owned(),
-        ..dataset
-    })
+    Ok(Dataset { path: root.to_owned(), ..dataset })
 }
 
 /// The dimensions and values of an IDX file of unsigned bytes with `N` dimensions, none of them 0.
@@ -97,15 +81,9 @@ fn read_idx<const N: usize>(path: &Path) -> Result<([usize; N], Vec<u8>)> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
 
     // By content, because a browser may unpack a .gz file and leave it its name.
-    let gzipped = file
-        .fill_buf()
-        .map_err(Error::io(path))?
-        .starts_with(&[0x1f, 0x8b]);
+    let gzipped = file.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
     let (mut reader, most_bytes): (Box<dyn Read>, u64) = if gzipped {
-        (
-            Box::new(GzDecoder::new(file)),
-            file_bytes.saturating_mul(MAX_DEFLATE_RATIO),
-        )
+        (Box::new(GzDecoder::new(file)), file_bytes.saturating_mul(MAX_DEFLATE_RATIO))
     } else {
         (Box::new(file), file_bytes)
     };
@@ -113,8 +91,7 @@ fn read_idx<const N: usize>(path: &Path) -> Result<([usize; N], Vec<u8>)> {
     let mut magic = [0; 4];
     reader.read_exact(&mut magic).map_err(damaged)?;
     if magic != [0, 0, 8, N as u8] {
-        let message =
-            format!("is not an IDX file of bytes with {N} dimension(s): it starts {magic:02x?}");
+        let message = format!("is not an IDX file of bytes with {N} dimension(s): it starts {magic:02x?}");
         return Err(fault(message));
     }
     let mut dims = [0; N];
@@ -136,16 +113,9 @@ fn read_idx<const N: usize>(path: &Path) -> Result<([usize; N], Vec<u8>)> {
     })?;
     // The vector grows with what really arrives. One byte more than announced shows an excess.
     let mut values = Vec::new();
-    reader
-        .take(len + 1)
-        .read_to_end(&mut values)
-        .map_err(damaged)?;
+    reader.take(len + 1).read_to_end(&mut values).map_err(damaged)?;
     if values.len() as u64 != len {
-        let more = if values.len() as u64 > len {
-            " or more"
-        } else {
-            ""
-        };
+        let more = if values.len() as u64 > len { " or more" } else { "" };
         let (len, found) = (grouped(len), grouped(values.len() as u64));
         return Err(fault(format!(
             "expected {len} bytes after the header, found {found}{more}; download it again"
@@ -180,11 +150,7 @@ mod tests {
     fn fault(images: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("train-images-idx3-ubyte.gz"), images).unwrap();
-        fs::write(
-            dir.path().join("train-labels-idx1-ubyte"),
-            idx(&[2], &[1, 2]),
-        )
-        .unwrap();
+        fs::write(dir.path().join("train-labels-idx1-ubyte"), idx(&[2], &[1, 2])).unwrap();
         let message = open(dir.path(), Split::Train).unwrap_err().to_string();
         assert!(message.contains("train-images-idx3-ubyte.gz"), "{message}");
         message
@@ -196,26 +162,14 @@ mod tests {
         let labels = idx(&[2], &[7, 0]);
         for (images_name, labels_name, nested) in [
             ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", ""),
-            (
-                "t10k-images.idx3-ubyte",
-                "t10k-labels-idx1-ubyte.gz",
-                "mnist",
-            ),
-            (
-                "t10k-images-idx3-ubyte.gz",
-                "t10k-labels.idx1-ubyte.gz",
-                "MNIST/raw",
-            ),
+            ("t10k-images.idx3-ubyte", "t10k-labels-idx1-ubyte.gz", "mnist"),
+            ("t10k-images-idx3-ubyte.gz", "t10k-labels.idx1-ubyte.gz", "MNIST/raw"),
         ] {
             let dir = tempfile::tempdir().unwrap();
             let root = dir.path().join(nested);
             fs::create_dir_all(&root).unwrap();
             for (name, bytes) in [(images_name, &images), (labels_name, &labels)] {
-                let bytes = if name.ends_with(".gz") {
-                    gzip(bytes)
-                } else {
-                    bytes.clone()
-                };
+                let bytes = if name.ends_with(".gz") { gzip(bytes) } else { bytes.clone() };
                 fs::write(root.join(name), bytes).unwrap();
             }
             let data = open(&find(dir.path()).unwrap(), Split::Test).unwrap();
@@ -262,22 +216,12 @@ mod tests {
     #[test]
     fn labels_are_checked() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path().join("train-images-idx3-ubyte"),
-            idx(&[2, 1, 1], &[0, 1]),
-        )
-        .unwrap();
-        for (labels, part) in [
-            (&[1, 10][..], "record 1 has label 10"),
-            (&[1], "1 labels for the 2"),
-        ] {
+        fs::write(dir.path().join("train-images-idx3-ubyte"), idx(&[2, 1, 1], &[0, 1])).unwrap();
+        for (labels, part) in [(&[1, 10][..], "record 1 has label 10"), (&[1], "1 labels for the 2")] {
             let bytes = idx(&[labels.len() as u32], labels);
             fs::write(dir.path().join("train-labels-idx1-ubyte"), bytes).unwrap();
             let message = open(dir.path(), Split::Train).unwrap_err().to_string();
-            assert!(
-                message.contains("train-labels") && message.contains(part),
-                "{message}"
-            );
+            assert!(message.contains("train-labels") && message.contains(part), "{message}");
         }
     }
 }

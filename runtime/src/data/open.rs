@@ -110,48 +110,31 @@ fn parse(spec: &str) -> Result<(Option<Kind>, &Path)> {
         return Ok((None, Path::new(spec)));
     }
     let known = Kind::ALL.map(Kind::name).join(", ");
-    Err(Error::Config(format!(
-        "'{spec}': '{prefix}' is not a kind of data; there are {known}"
-    )))
+    Err(Error::Config(format!("'{spec}': '{prefix}' is not a kind of data; there are {known}")))
 }
 
 fn locate(kind: Kind, dir: &Path) -> Result<PathBuf> {
     kind.find(dir).ok_or_else(|| {
-        let message = format!(
-            "no {} data here; looked for {}",
-            kind.name(),
-            kind.looked_for()
-        );
+        let message = format!("no {} data here; looked for {}", kind.name(), kind.looked_for());
         Error::data(dir, message)
     })
 }
 
 fn recognize(dir: &Path) -> Result<(Kind, PathBuf)> {
-    let mut found: Vec<_> = Kind::ALL
-        .into_iter()
-        .filter_map(|kind| Some((kind, kind.find(dir)?)))
-        .collect();
+    let mut found: Vec<_> = Kind::ALL.into_iter().filter_map(|kind| Some((kind, kind.find(dir)?))).collect();
     // Any folder may hold a stray picture: the files of the other kinds say more.
     if found.len() > 1 {
         found.retain(|(kind, _)| *kind != Kind::Folder);
     }
     if found.len() > 1 {
-        let specs: Vec<_> = found
-            .iter()
-            .map(|(kind, _)| format!("{}:{}", kind.name(), dir.display()))
-            .collect();
-        let message = format!(
-            "several kinds of data are here; say which: {}",
-            specs.join(" or ")
-        );
+        let specs: Vec<_> =
+            found.iter().map(|(kind, _)| format!("{}:{}", kind.name(), dir.display())).collect();
+        let message = format!("several kinds of data are here; say which: {}", specs.join(" or "));
         return Err(Error::data(dir, message));
     }
     found.pop().ok_or_else(|| {
         let each = Kind::ALL.map(|kind| format!("\n  {}: {}", kind.name(), kind.looked_for()));
-        Error::data(
-            dir,
-            format!("no data that is known; looked for{}", each.concat()),
-        )
+        Error::data(dir, format!("no data that is known; looked for{}", each.concat()))
     })
 }
 
@@ -172,9 +155,7 @@ pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::io(path))?;
-    file.take(max)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
+    file.take(max).read_to_end(&mut bytes).map_err(Error::io(path))?;
     Ok(bytes)
 }
 
@@ -189,10 +170,7 @@ mod tests {
         assert_eq!(parse("some/dir").unwrap(), (None, Path::new("some/dir")));
         assert_eq!(parse(r"C:\data").unwrap(), (None, Path::new(r"C:\data")));
         let message = parse("cifar:some/dir").unwrap_err().to_string();
-        assert!(
-            message.contains("'cifar'") && message.contains("cifar10, cifar100"),
-            "{message}"
-        );
+        assert!(message.contains("'cifar'") && message.contains("cifar10, cifar100"), "{message}");
     }
 
     #[test]
@@ -212,10 +190,7 @@ mod tests {
         fs::write(dir.path().join("test_batch.bin"), []).unwrap();
         fs::write(dir.path().join("t10k-images-idx3-ubyte"), []).unwrap();
         let several = message(&here);
-        assert!(
-            several.contains("cifar10:") && several.contains("or mnist:"),
-            "{several}"
-        );
+        assert!(several.contains("cifar10:") && several.contains("or mnist:"), "{several}");
     }
 
     #[test]
@@ -224,12 +199,7 @@ mod tests {
         let file = dir.path().join("f");
         fs::write(&file, [0; 10]).unwrap();
         assert_eq!(read_bounded(&file, 10).unwrap().len(), 10);
-        assert!(
-            read_bounded(&file, 9)
-                .unwrap_err()
-                .to_string()
-                .contains("10 bytes")
-        );
+        assert!(read_bounded(&file, 9).unwrap_err().to_string().contains("10 bytes"));
         assert!(read_bounded(dir.path(), 9).is_err());
     }
 
@@ -248,10 +218,7 @@ mod tests {
         let test = open("cifar10", Split::Test);
         assert_eq!((test.len(), test.shape), (10_000, [3, 32, 32]));
         assert_eq!(test.labels()[..5], [3, 8, 8, 0, 6]);
-        assert_eq!(
-            (&*test.class_names[3], &*test.class_names[9]),
-            ("cat", "truck")
-        );
+        assert_eq!((&*test.class_names[3], &*test.class_names[9]), ("cat", "truck"));
 
         let train = open("cifar10", Split::Train);
         assert_eq!(train.labels()[..5], [6, 9, 9, 4, 1]);
@@ -272,24 +239,13 @@ mod tests {
             let data = Dataset::open(&spec, split, &OpenOptions::default()).unwrap();
             assert_eq!((&*data.name, data.shape), ("mnist", [1, 28, 28]));
             let mut counts = [0; 10];
-            data.labels()
-                .iter()
-                .for_each(|&label| counts[label as usize] += 1);
+            data.labels().iter().for_each(|&label| counts[label as usize] += 1);
             assert_eq!(counts, [per_class; 10]);
             let mut image = [0.0; 784];
             data.image(0, &mut image);
-            assert!(
-                image[0] == 0.0 && image.contains(&1.0),
-                "a white digit on black"
-            );
+            assert!(image[0] == 0.0 && image.contains(&1.0), "a white digit on black");
         }
-        let options = OpenOptions {
-            limit: Some(7),
-            ..OpenOptions::default()
-        };
-        assert_eq!(
-            Dataset::open(&spec, Split::Test, &options).unwrap().len(),
-            7
-        );
+        let options = OpenOptions { limit: Some(7), ..OpenOptions::default() };
+        assert_eq!(Dataset::open(&spec, Split::Test, &options).unwrap().len(), 7);
     }
 }

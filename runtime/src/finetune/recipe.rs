@@ -370,7 +370,8 @@ mod tests {
 
     #[test]
     fn settings_override() {
-        let settings = ["attack.eps=2/255", "attack.steps=7", "epochs=3", "schedule.peak=1e-3", "optimizer.kind=sgd"];
+        let settings =
+            ["attack.eps=2/255", "attack.steps=7", "epochs=3", "schedule.peak=1e-3", "optimizer.kind=sgd"];
         let recipe = Recipe::load("aft", &settings.map(String::from)).unwrap();
         let attack = recipe.attack.spec().unwrap();
         assert_eq!(attack.ball.eps, (2.0f64 / 255.0) as f32);
@@ -381,7 +382,10 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let message = |s: &str| Recipe::load("aft", &[s.to_owned()]).unwrap_err().to_string();
-        assert!(message("attack.stepz=3").contains("did you mean 'attack.step'") || message("attack.stepz=3").contains("'attack.steps'"));
+        assert!(
+            message("attack.stepz=3").contains("did you mean 'attack.step'")
+                || message("attack.stepz=3").contains("'attack.steps'")
+        );
         assert!(message("attack.eps=8").contains("8/255"));
         assert!(message("attack.kind=none").contains("needs an attack"));
         assert!(message("schedule.kind=slow").contains("slow-start-fast-decay"));

@@ -131,7 +131,8 @@ mod tests {
         assert!((cosine.rate(0.0, 10.0) - 0.2).abs() < 1e-12);
         assert!((cosine.rate(5.0, 10.0) - 0.1).abs() < 1e-12);
         assert!(cosine.rate(10.0, 10.0).abs() < 1e-12);
-        let cyclic = Schedule { kind: ScheduleKind::Cyclic, peak: 0.2, warmup_epochs: 5.0, ..Schedule::default() };
+        let cyclic =
+            Schedule { kind: ScheduleKind::Cyclic, peak: 0.2, warmup_epochs: 5.0, ..Schedule::default() };
         assert_eq!(cyclic.rate(5.0, 15.0), 0.2);
         assert_eq!(cyclic.rate(15.0, 15.0), 0.0);
     }

@@ -34,10 +34,14 @@ impl ReluParams {
     }
 }
 
-const RELU: Kernel = Kernel { name: "relu", sources: &[adamant_shaders::INDEX, adamant_shaders::RELU], workgroup: 64 };
+const RELU: Kernel =
+    Kernel { name: "relu", sources: &[adamant_shaders::INDEX, adamant_shaders::RELU], workgroup: 64 };
 
-const RELU_GRAD: Kernel =
-    Kernel { name: "relu_grad", sources: &[adamant_shaders::INDEX, adamant_shaders::RELU_GRAD], workgroup: 64 };
+const RELU_GRAD: Kernel = Kernel {
+    name: "relu_grad",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::RELU_GRAD],
+    workgroup: 64,
+};
 
 fn check(max: f32) -> Result<(), String> {
     if max > 0.0 { Ok(()) } else { Err(format!("an upper bound of {max}; it must be positive")) }
@@ -83,6 +87,11 @@ impl Operation for ReluGrad {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        zip(inputs[0].data, inputs[1].data, outputs[0].data, |y, dy| if y > 0.0 && y < self.max { dy } else { 0.0 });
+        zip(
+            inputs[0].data,
+            inputs[1].data,
+            outputs[0].data,
+            |y, dy| if y > 0.0 && y < self.max { dy } else { 0.0 },
+        );
     }
 }

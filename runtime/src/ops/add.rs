@@ -10,7 +10,8 @@ use crate::shape::Shape;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Add;
 
-const ADD: Kernel = Kernel { name: "add", sources: &[adamant_shaders::INDEX, adamant_shaders::ADD], workgroup: 64 };
+const ADD: Kernel =
+    Kernel { name: "add", sources: &[adamant_shaders::INDEX, adamant_shaders::ADD], workgroup: 64 };
 
 impl Operation for Add {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {

@@ -109,7 +109,8 @@ impl Operation for AttackStart {
             Norm::L2 => {
                 let mut launch = Launch::default();
                 let squares = launch.scratch(images.batch());
-                launch = launch.then(NORMAL_SQUARES, &[Input(2), Input(3), squares], &parameters, images.batch());
+                launch =
+                    launch.then(NORMAL_SQUARES, &[Input(2), Input(3), squares], &parameters, images.batch());
                 let arguments = [Input(0), Input(1), Input(2), Input(3), squares, Output(0)];
                 launch.then(START_L2, &arguments, &parameters, images.len())
             }
@@ -175,7 +176,9 @@ impl Operation for AttackStep {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let [images, gradient, radius, step] = inputs else { unreachable!("output_shapes checked the inputs") };
+        let [images, gradient, radius, step] = inputs else {
+            unreachable!("output_shapes checked the inputs")
+        };
         let len = images.shape.per_batch();
         outputs[0].data.par_chunks_mut(len).enumerate().for_each(|(n, out)| {
             let (radius, step) = (radius.data[n], step.data[n]);

@@ -107,7 +107,9 @@ impl Operation for BatchNorm {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let [x, scale, shift, mean, variance] = inputs else { unreachable!("output_shapes checked the inputs") };
+        let [x, scale, shift, mean, variance] = inputs else {
+            unreachable!("output_shapes checked the inputs")
+        };
         let (factor, offset) = factors(scale.data, shift.data, mean.data, variance.data, self.epsilon);
         affine(x.data, outputs[0].data, &factor, &offset);
     }
@@ -160,7 +162,13 @@ pub(super) fn launch_parameter_grad(
 }
 
 /// Sums over dy * (x - mean) / sqrt(variance + epsilon), and over dy, for each channel.
-pub(super) fn parameter_grad(x: &[f32], dy: &[f32], mean: &[f32], variance: &[f32], epsilon: f32) -> [Vec<f64>; 2] {
+pub(super) fn parameter_grad(
+    x: &[f32],
+    dy: &[f32],
+    mean: &[f32],
+    variance: &[f32],
+    epsilon: f32,
+) -> [Vec<f64>; 2] {
     let channels = mean.len();
     let [mut scaled, plain] = sum_channels(x.len() / channels, channels, |pixels, [scaled, plain]| {
         let range = pixels.start * channels..pixels.end * channels;
@@ -192,7 +200,8 @@ impl Operation for BatchNormParameterGrad {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let sums = parameter_grad(inputs[0].data, inputs[1].data, inputs[2].data, inputs[3].data, self.epsilon);
+        let sums =
+            parameter_grad(inputs[0].data, inputs[1].data, inputs[2].data, inputs[3].data, self.epsilon);
         for (output, sum) in outputs.iter_mut().zip(sums) {
             for (out, sum) in output.data.iter_mut().zip(sum) {
                 *out = sum as f32;

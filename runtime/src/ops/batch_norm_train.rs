@@ -88,7 +88,9 @@ impl Operation for BatchNormTrain {
         let [y, mean, variance] = outputs else { unreachable!("three outputs") };
         let channels = x.shape.channels();
         let pixels = x.data.len() / channels;
-        let rows = |range: std::ops::Range<usize>| x.data[range.start * channels..range.end * channels].chunks_exact(channels);
+        let rows = |range: std::ops::Range<usize>| {
+            x.data[range.start * channels..range.end * channels].chunks_exact(channels)
+        };
         let [sums] = sum_channels(pixels, channels, |range, [sum]| {
             for row in rows(range) {
                 for (sum, x) in sum.iter_mut().zip(row) {
@@ -134,16 +136,7 @@ impl Operation for BatchNormTrainGrad {
             epsilon: self.epsilon,
             per_count: x.channels() as f32 / x.len() as f32,
         };
-        let arguments = [
-            Input(0),
-            Input(1),
-            Input(2),
-            Input(3),
-            Input(4),
-            Output(1),
-            Output(2),
-            Output(0),
-        ];
+        let arguments = [Input(0), Input(1), Input(2), Input(3), Input(4), Output(1), Output(2), Output(0)];
         launch.then(BATCH_NORM_TRAIN_GRAD, &arguments, &parameters, x.len())
     }
 
@@ -195,8 +188,11 @@ impl Operation for RunningStatistics {
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         use Argument::{Input, Output};
         let channels = inputs[0].channels();
-        let parameters =
-            RunningStatisticsParams { channels: channels as u32, momentum: self.momentum, unbias: self.unbias() };
+        let parameters = RunningStatisticsParams {
+            channels: channels as u32,
+            momentum: self.momentum,
+            unbias: self.unbias(),
+        };
         Launch::single(RUNNING_STATISTICS, &[Input(0), Input(1), Output(0), Output(1)], &parameters, channels)
     }
 

@@ -120,7 +120,9 @@ impl Operation for Conv2d {
         let (x, w, bias) = match *inputs {
             [x, w] => (x, w, None),
             [x, w, b] => (x, w, Some(b)),
-            _ => return Err(format!("takes an input, a weight and maybe a bias, got {} inputs", inputs.len())),
+            _ => {
+                return Err(format!("takes an input, a weight and maybe a bias, got {} inputs", inputs.len()));
+            }
         };
         let y = self.output(x, w)?;
         if bias.is_some_and(|b| b != Shape::vector(y.channels())) {
@@ -214,7 +216,14 @@ impl<'a> Lowering<'a> {
     }
 
     /// Where a tap of an output coordinate falls in the input.
-    fn tap(output: usize, stride: usize, tap: usize, dilation: usize, pad: usize, size: usize) -> Option<usize> {
+    fn tap(
+        output: usize,
+        stride: usize,
+        tap: usize,
+        dilation: usize,
+        pad: usize,
+        size: usize,
+    ) -> Option<usize> {
         (output * stride + tap * dilation).checked_sub(pad).filter(|&i| i < size)
     }
 
@@ -249,7 +258,14 @@ impl<'a> Lowering<'a> {
 
     /// Adds a tile of columns back onto the image that they came from: the transpose of
     /// [`Lowering::columns`]. `x` is one image; all rows belong to it.
-    pub(super) fn add_columns(&self, columns: &[f32], first: usize, rows: usize, group: usize, x: &mut [f32]) {
+    pub(super) fn add_columns(
+        &self,
+        columns: &[f32],
+        first: usize,
+        rows: usize,
+        group: usize,
+        x: &mut [f32],
+    ) {
         let image = first / self.y.height() * self.x.per_batch();
         self.visit(first, rows, group, |column, taken, source| {
             if let Some(start) = source {
@@ -275,7 +291,8 @@ impl<'a> Lowering<'a> {
                 let pixel = (row * self.y.width() + q) * depth;
                 for r in 0..kernel_h {
                     let column = pixel + r * kernel_w * channels;
-                    let Some(i) = Self::tap(p, conv.stride[0], r, conv.dilation[0], conv.pads[0], height) else {
+                    let Some(i) = Self::tap(p, conv.stride[0], r, conv.dilation[0], conv.pads[0], height)
+                    else {
                         f(column, kernel_w * channels, None);
                         continue;
                     };

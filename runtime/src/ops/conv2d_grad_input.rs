@@ -28,7 +28,11 @@ const DIRECT: Kernel = Kernel {
 
 const TILED: Kernel = Kernel {
     name: "conv2d_grad_input_tiled",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_INPUT_TILED],
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_INPUT_TILED,
+    ],
     workgroup: 64,
 };
 
@@ -66,21 +70,25 @@ impl Operation for Conv2dGradInput {
         let (depth, filters) = (lowering.depth(), dy.shape.channels() / conv.groups);
         let (height, row) = (dy.shape.height(), dy.shape.width() * dy.shape.channels());
         let tile = lowering.rows_per_tile().min(height);
-        outputs[0].data.par_chunks_mut(x.per_batch()).enumerate().for_each_init(Vec::new, |columns, (image, dx)| {
-            dx.fill(0.0);
-            for first in (0..height).step_by(tile) {
-                let rows = tile.min(height - first);
-                let pixels = rows * dy.shape.width();
-                columns.resize(pixels * depth, 0.0);
-                for group in 0..conv.groups {
-                    let start = (image * height + first) * row + group * filters;
-                    let left = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
-                    let right = Matrix { data: &w.data[group * filters..], row: 1, column: w.shape.channels() };
-                    multiply([pixels, depth, filters], left, right, columns, depth, false);
-                    lowering.add_columns(columns, image * height + first, rows, group, dx);
+        outputs[0].data.par_chunks_mut(x.per_batch()).enumerate().for_each_init(
+            Vec::new,
+            |columns, (image, dx)| {
+                dx.fill(0.0);
+                for first in (0..height).step_by(tile) {
+                    let rows = tile.min(height - first);
+                    let pixels = rows * dy.shape.width();
+                    columns.resize(pixels * depth, 0.0);
+                    for group in 0..conv.groups {
+                        let start = (image * height + first) * row + group * filters;
+                        let left = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
+                        let right =
+                            Matrix { data: &w.data[group * filters..], row: 1, column: w.shape.channels() };
+                        multiply([pixels, depth, filters], left, right, columns, depth, false);
+                        lowering.add_columns(columns, image * height + first, rows, group, dx);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {

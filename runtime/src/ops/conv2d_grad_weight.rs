@@ -30,7 +30,11 @@ const DIRECT: Kernel = Kernel {
 
 const TILED: Kernel = Kernel {
     name: "conv2d_grad_weight_tiled",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_WEIGHT_TILED],
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_WEIGHT_TILED,
+    ],
     workgroup: 64,
 };
 
@@ -59,7 +63,12 @@ impl Operation for Conv2dGradWeight {
         let partial = launch.scratch(parts * w.len());
         let kernel = if tiled { TILED } else { DIRECT };
         let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
-        launch = launch.then(kernel, &[Argument::Input(0), Argument::Input(1), partial], &parameters, tiles * parts);
+        launch = launch.then(
+            kernel,
+            &[Argument::Input(0), Argument::Input(1), partial],
+            &parameters,
+            tiles * parts,
+        );
         add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
     }
 

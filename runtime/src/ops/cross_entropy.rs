@@ -124,7 +124,8 @@ impl Operation for Correct {
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         for (correct, (row, label)) in outputs[0].data.iter_mut().zip(rows(inputs[0], inputs[1])) {
-            let wins = row[..label].iter().all(|&z| z < row[label]) && row[label..].iter().all(|&z| z <= row[label]);
+            let wins =
+                row[..label].iter().all(|&z| z < row[label]) && row[label..].iter().all(|&z| z <= row[label]);
             let finite = row.iter().all(|z| z.is_finite());
             *correct = if wins && finite { 1.0 } else { 0.0 };
         }

@@ -48,7 +48,8 @@ pub struct Scale {
     pub factor: f32,
 }
 
-const SCALE: Kernel = Kernel { name: "scale", sources: &[adamant_shaders::INDEX, adamant_shaders::SCALE], workgroup: 64 };
+const SCALE: Kernel =
+    Kernel { name: "scale", sources: &[adamant_shaders::INDEX, adamant_shaders::SCALE], workgroup: 64 };
 
 impl Operation for Scale {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
@@ -97,7 +98,8 @@ params! {
     struct FillParams { len: u32, value: f32, }
 }
 
-const FILL: Kernel = Kernel { name: "fill", sources: &[adamant_shaders::INDEX, adamant_shaders::FILL], workgroup: 64 };
+const FILL: Kernel =
+    Kernel { name: "fill", sources: &[adamant_shaders::INDEX, adamant_shaders::FILL], workgroup: 64 };
 
 impl Operation for Fill {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
@@ -119,8 +121,11 @@ impl Operation for Fill {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Accumulate;
 
-const ACCUMULATE: Kernel =
-    Kernel { name: "accumulate", sources: &[adamant_shaders::INDEX, adamant_shaders::ACCUMULATE], workgroup: 64 };
+const ACCUMULATE: Kernel = Kernel {
+    name: "accumulate",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::ACCUMULATE],
+    workgroup: 64,
+};
 
 impl Operation for Accumulate {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {

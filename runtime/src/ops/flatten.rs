@@ -25,8 +25,11 @@ params! {
 const FLATTEN: Kernel =
     Kernel { name: "flatten", sources: &[adamant_shaders::INDEX, adamant_shaders::FLATTEN], workgroup: 64 };
 
-const UNFLATTEN: Kernel =
-    Kernel { name: "unflatten", sources: &[adamant_shaders::INDEX, adamant_shaders::UNFLATTEN], workgroup: 64 };
+const UNFLATTEN: Kernel = Kernel {
+    name: "unflatten",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::UNFLATTEN],
+    workgroup: 64,
+};
 
 fn launch(kernel: Kernel, image: Shape) -> Launch {
     let parameters = FlattenParams {
@@ -69,7 +72,11 @@ impl Operation for Unflatten {
         let [x] = arity(inputs)?;
         let [height, width, channels] = self.to;
         let y = Shape([x.batch(), height, width, channels]);
-        if y.checked_len() == Some(x.len()) { Ok(vec![y]) } else { Err(format!("{x:?} does not unflatten to {y:?}")) }
+        if y.checked_len() == Some(x.len()) {
+            Ok(vec![y])
+        } else {
+            Err(format!("{x:?} does not unflatten to {y:?}"))
+        }
     }
 
     fn launch(&self, _inputs: &[Shape], outputs: &[Shape]) -> Launch {

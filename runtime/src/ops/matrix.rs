@@ -21,7 +21,8 @@ pub(super) fn multiply(
     if m == 0 || n == 0 {
         return;
     }
-    let last = |rows: usize, columns: usize, row: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
+    let last =
+        |rows: usize, columns: usize, row: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
     assert!(k > 0, "an inner dimension of zero");
     assert!(last(m, k, a.row, a.column) < a.data.len(), "left matrix out of bounds");
     assert!(last(k, n, b.row, b.column) < b.data.len(), "right matrix out of bounds");

@@ -26,8 +26,11 @@ impl NormalizeParams {
     }
 }
 
-const NORMALIZE: Kernel =
-    Kernel { name: "normalize", sources: &[adamant_shaders::INDEX, adamant_shaders::NORMALIZE], workgroup: 64 };
+const NORMALIZE: Kernel = Kernel {
+    name: "normalize",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::NORMALIZE],
+    workgroup: 64,
+};
 
 const NORMALIZE_GRAD: Kernel = Kernel {
     name: "normalize_grad",

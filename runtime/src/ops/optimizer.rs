@@ -37,8 +37,10 @@ params! {
     struct AdamParams { len: u32, beta1: f32, beta2: f32, epsilon: f32, weight_decay: f32, decoupled: u32, }
 }
 
-const SGD: Kernel = Kernel { name: "sgd", sources: &[adamant_shaders::INDEX, adamant_shaders::SGD], workgroup: 64 };
-const ADAM: Kernel = Kernel { name: "adam", sources: &[adamant_shaders::INDEX, adamant_shaders::ADAM], workgroup: 64 };
+const SGD: Kernel =
+    Kernel { name: "sgd", sources: &[adamant_shaders::INDEX, adamant_shaders::SGD], workgroup: 64 };
+const ADAM: Kernel =
+    Kernel { name: "adam", sources: &[adamant_shaders::INDEX, adamant_shaders::ADAM], workgroup: 64 };
 
 impl Operation for Sgd {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
@@ -89,7 +91,12 @@ impl Operation for Adam {
             weight_decay: self.weight_decay,
             decoupled: self.decoupled.into(),
         };
-        Launch::single(ADAM, &[Input(0), Input(1), Output(0), Output(1), Output(2)], &parameters, inputs[0].len())
+        Launch::single(
+            ADAM,
+            &[Input(0), Input(1), Output(0), Output(1), Output(2)],
+            &parameters,
+            inputs[0].len(),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

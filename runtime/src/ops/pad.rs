@@ -159,9 +159,13 @@ impl Operation for Slice {
         let [x] = arity(inputs)?;
         for a in 0..3 {
             let (start, step, len) = (self.start[a], self.step[a], self.len[a]);
-            let last = len.checked_sub(1).and_then(|l| l.checked_mul(step)).and_then(|l| l.checked_add(start));
+            let last =
+                len.checked_sub(1).and_then(|l| l.checked_mul(step)).and_then(|l| l.checked_add(start));
             if step == 0 || last.is_none_or(|last| last >= x.0[a + 1]) {
-                return Err(format!("{len} values from {start} with step {step} leave a size of {}", x.0[a + 1]));
+                return Err(format!(
+                    "{len} values from {start} with step {step} leave a size of {}",
+                    x.0[a + 1]
+                ));
             }
         }
         Ok(vec![Shape([x.batch(), self.len[0], self.len[1], self.len[2]])])

@@ -30,7 +30,9 @@ impl Window {
             let (before, after) = (self.pads[axis], self.pads[axis + 2]);
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
             if before >= kernel.saturating_mul(dilation) || after >= kernel.saturating_mul(dilation) {
-                return Err(format!("padding {before} and {after} for a window of {kernel}: it must be smaller"));
+                return Err(format!(
+                    "padding {before} and {after} for a window of {kernel}: it must be smaller"
+                ));
             }
             let floor = window_size(size, before, after, kernel, stride, dilation)?;
             let covered = (floor - 1) * stride + (kernel - 1) * dilation + 1;
@@ -280,8 +282,14 @@ impl Operation for AvgPoolGrad {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters = PoolParams::new(&self.pool.window, outputs[0], inputs[0], self.pool.count_include_pad);
-        Launch::single(AVG_POOL_GRAD, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+        let parameters =
+            PoolParams::new(&self.pool.window, outputs[0], inputs[0], self.pool.count_include_pad);
+        Launch::single(
+            AVG_POOL_GRAD,
+            &[Argument::Input(0), Argument::Output(0)],
+            &parameters,
+            outputs[0].len(),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

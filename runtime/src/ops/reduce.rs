@@ -66,7 +66,13 @@ pub(super) fn channel_sum_params(x: Shape, parts: usize) -> ChannelSumParams {
 }
 
 /// Adds the dispatches of `factor` times the per-channel sum of `from`.
-pub(super) fn channel_sum(mut launch: Launch, from: Argument, x: Shape, out: Argument, factor: f32) -> Launch {
+pub(super) fn channel_sum(
+    mut launch: Launch,
+    from: Argument,
+    x: Shape,
+    out: Argument,
+    factor: f32,
+) -> Launch {
     let channels = x.channels();
     let parts = parts(x.len() / channels, channels);
     let partial = launch.scratch(parts * channels);
@@ -118,7 +124,8 @@ impl Operation for ChannelSum {
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         let channels = inputs[0].shape.channels();
         let [sums] = sum_channels(inputs[0].data.len() / channels, channels, |pixels, [sum]| {
-            for pixel in inputs[0].data[pixels.start * channels..pixels.end * channels].chunks_exact(channels) {
+            for pixel in inputs[0].data[pixels.start * channels..pixels.end * channels].chunks_exact(channels)
+            {
                 for (sum, x) in sum.iter_mut().zip(pixel) {
                     *sum += x;
                 }

@@ -4,9 +4,7 @@ use super::*;
 
 fn save(path: PathBuf, width: u32, height: u32, color: [u8; 3]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    RgbImage::from_pixel(width, height, Rgb(color))
-        .save(path)
-        .unwrap();
+    RgbImage::from_pixel(width, height, Rgb(color)).save(path).unwrap();
 }
 
 fn open_all(dir: &Path, options: OpenOptions) -> Result<Dataset> {
@@ -36,10 +34,7 @@ fn classes_and_files_are_in_the_order_of_their_names() {
     assert_eq!(image(&data, 2), [10, 10, 20, 20, 30, 30]);
     assert!(data.notes[0].contains("serve as both") && data.notes[1].starts_with("1 file"));
 
-    let limited = OpenOptions {
-        limit: Some(1),
-        ..OpenOptions::default()
-    };
+    let limited = OpenOptions { limit: Some(1), ..OpenOptions::default() };
     assert_eq!(open_all(dir.path(), limited).unwrap().len(), 1);
 }
 
@@ -57,51 +52,27 @@ fn splits_share_the_classes_of_train() {
     assert!(open(Split::Test).unwrap().notes.is_empty());
 
     save(dir.path().join("val/d/1.png"), 1, 1, [0; 3]);
-    assert!(
-        open(Split::Test)
-            .unwrap_err()
-            .to_string()
-            .contains("not a class of train/")
-    );
+    assert!(open(Split::Test).unwrap_err().to_string().contains("not a class of train/"));
     fs::remove_dir_all(dir.path().join("val")).unwrap();
-    assert!(
-        open(Split::Test)
-            .unwrap_err()
-            .to_string()
-            .contains("no folder test/ or val/")
-    );
+    assert!(open(Split::Test).unwrap_err().to_string().contains("no folder test/ or val/"));
 }
 
 /// Known answers of Pillow: `Image.new("RGB", (1, 1), color).convert("L")`.
 #[test]
 fn grayscale_is_pillows() {
     let dir = tempfile::tempdir().unwrap();
-    let colors = [
-        [255, 0, 0],
-        [0, 255, 0],
-        [0, 0, 255],
-        [200, 100, 50],
-        [77, 77, 77],
-    ];
+    let colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 100, 50], [77, 77, 77]];
     for (i, color) in colors.into_iter().enumerate() {
         save(dir.path().join(format!("a/{i}.png")), 1, 1, color);
     }
-    GrayImage::from_pixel(1, 1, image::Luma([91]))
-        .save(dir.path().join("a/5.png"))
-        .unwrap();
-    let options = OpenOptions {
-        channels: Some(1),
-        ..OpenOptions::default()
-    };
+    GrayImage::from_pixel(1, 1, image::Luma([91])).save(dir.path().join("a/5.png")).unwrap();
+    let options = OpenOptions { channels: Some(1), ..OpenOptions::default() };
     let data = open_all(dir.path(), options).unwrap();
     assert_eq!(data.shape, [1, 1, 1]);
     let found: Vec<_> = (0..6).map(|i| image(&data, i)[0]).collect();
     assert_eq!(found, [76, 150, 29, 124, 77, 91]);
 
-    let two = OpenOptions {
-        channels: Some(2),
-        ..OpenOptions::default()
-    };
+    let two = OpenOptions { channels: Some(2), ..OpenOptions::default() };
     assert!(matches!(open_all(dir.path(), two), Err(Error::Config(_))));
 }
 
@@ -129,25 +100,16 @@ fn the_centre_is_kept() {
     let picture = RgbImage::from_fn(96, 80, |x, y| Rgb([x as u8, y as u8, 0]));
     fs::create_dir(dir.path().join("a")).unwrap();
     picture.save(dir.path().join("a/1.png")).unwrap();
-    let options = OpenOptions {
-        size: Some([70, 70]),
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions { size: Some([70, 70]), ..OpenOptions::default() };
     let data = open_all(dir.path(), options).unwrap();
     assert_eq!(data.shape, [3, 70, 70]);
     let bytes = image(&data, 0);
     assert_eq!((bytes[0], bytes[69], bytes[4900]), (13, 82, 5));
 
     // Small sizes show the whole picture.
-    let options = OpenOptions {
-        size: Some([2, 2]),
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions { size: Some([2, 2]), ..OpenOptions::default() };
     let bytes = image(&open_all(dir.path(), options).unwrap(), 0);
-    assert!(
-        bytes[0] < 40 && bytes[1] > 55 && bytes[0] + bytes[1] == 95,
-        "{bytes:?}"
-    );
+    assert!(bytes[0] < 40 && bytes[1] > 55 && bytes[0] + bytes[1] == 95, "{bytes:?}");
 }
 
 #[test]
@@ -155,10 +117,7 @@ fn damaged_images_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let fault = |options| open_all(dir.path(), options).unwrap_err().to_string();
     let any = OpenOptions::default();
-    let sized = OpenOptions {
-        size: Some([64, 64]),
-        ..any
-    };
+    let sized = OpenOptions { size: Some([64, 64]), ..any };
 
     fs::create_dir(dir.path().join("a")).unwrap();
     assert!(fault(any).contains("no images; looked for"));
@@ -166,10 +125,7 @@ fn damaged_images_are_named() {
     save(dir.path().join("a/1.png"), 8, 8, [1, 2, 3]);
     save(dir.path().join("a/2.png"), 8, 9, [1, 2, 3]);
     let message = fault(any);
-    assert!(
-        message.contains("2.png: is 9x8 but ") && message.contains("8x8"),
-        "{message}"
-    );
+    assert!(message.contains("2.png: is 9x8 but ") && message.contains("8x8"), "{message}");
 
     let whole = fs::read(dir.path().join("a/1.png")).unwrap();
     for bytes in [&whole[..whole.len() / 2], &[], b"not an image"] {
@@ -180,10 +136,7 @@ fn damaged_images_are_named() {
 
     save(dir.path().join("a/2.png"), 1, 65, [1, 2, 3]);
     assert!(fault(sized).contains("too narrow"));
-    let oversized = OpenOptions {
-        size: Some([1 << 20, 1]),
-        ..any
-    };
+    let oversized = OpenOptions { size: Some([1 << 20, 1]), ..any };
     assert!(fault(oversized).contains("1048576x1"));
 }
 
@@ -193,9 +146,7 @@ fn a_huge_image_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("a")).unwrap();
     fs::write(dir.path().join("a/1.ppm"), "P6 60000 60000 255\n").unwrap();
-    let message = open_all(dir.path(), OpenOptions::default())
-        .unwrap_err()
-        .to_string();
+    let message = open_all(dir.path(), OpenOptions::default()).unwrap_err().to_string();
     assert!(message.contains("1.ppm: cannot be decoded"), "{message}");
 }
 
