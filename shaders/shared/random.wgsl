@@ -41,7 +41,7 @@ fn unit(word: u32) -> f32 {
 }
 
 // Uniform in [0, 1), for element `position` of image `index`.
-fn uniform(key: vec2<u32>, index: u32, position: u32) -> f32 {
+fn random_uniform(key: vec2<u32>, index: u32, position: u32) -> f32 {
     return unit(threefry(key, vec2<u32>(index, position)).x);
 }
 
