@@ -1,0 +1,36 @@
+// y[n,c,p] = x[n,p,c], where p counts the pixels of an image.
+//
+// | binding | name | access | elements |
+// |---|---|---|---|
+// | 0 | x | read | len |
+// | 1 | y | read_write | len |
+// | 2 | params | uniform | |
+//
+// Dispatch: one thread for each element of y.
+
+struct Params {
+    len: u32,
+    channels: u32,
+    pixels: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = thread_index(group, groups, local);
+    if i >= params.len {
+        return;
+    }
+    let p = i % params.pixels;
+    let plane = i / params.pixels;
+    let n = plane / params.channels;
+    let c = plane % params.channels;
+    y[i] = x[(n * params.pixels + p) * params.channels + c];
+}

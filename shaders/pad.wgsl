@@ -1,0 +1,44 @@
+// y[n, before_h + i * step_h, before_w + j * step_w, before_c + k * step_c] = x[n,i,j,k],
+// and value everywhere else.
+//
+// | binding | name | access | elements |
+// |---|---|---|---|
+// | 0 | x | read | batch * in_h * in_w * in_c |
+// | 1 | y | read_write | batch * out_h * out_w * out_c |
+// | 2 | params | uniform | |
+//
+// Dispatch: one thread for each element of y.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = thread_index(group, groups, local);
+    if i >= params.batch * params.out_h * params.out_w * params.out_c {
+        return;
+    }
+    let c = i % params.out_c;
+    let q = i / params.out_c % params.out_w;
+    let row = i / params.out_c / params.out_w;
+    let p = row % params.out_h;
+    let n = row / params.out_h;
+
+    let at = vec3<u32>(p, q, c);
+    let before = vec3<u32>(params.before_h, params.before_w, params.before_c);
+    let steps = vec3<u32>(params.step_h, params.step_w, params.step_c);
+    let size = vec3<u32>(params.in_h, params.in_w, params.in_c);
+    // Where the subtraction wraps, the first comparison fails.
+    let origin = (at - before) / steps;
+    let inside = (at >= before) & (origin < size) & (origin * steps + before == at);
+    if all(inside) {
+        y[i] = x[((n * params.in_h + origin.x) * params.in_w + origin.y) * params.in_c + origin.z];
+    } else {
+        y[i] = params.value;
+    }
+}
