@@ -1,6 +1,6 @@
 //! How an operation runs on the GPU, as data.
 
-/// A WGSL kernel: the files that are concatenated, and the name of its entry point and label.
+/// A WGSL kernel with the entry point `main`: the files that are concatenated, and its label.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
     pub name: &'static str,
