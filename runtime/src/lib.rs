@@ -13,9 +13,13 @@ mod error;
 mod evaluate;
 #[cfg(feature = "data")]
 pub mod finetune;
+#[cfg(feature = "onnx")]
+mod export;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod graph;
+#[cfg(feature = "onnx")]
+mod import;
 mod model;
 mod network;
 mod ops;
@@ -36,8 +40,14 @@ pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{EvaluateOptions, EvaluateProgress, Outcome, ReportContext, evaluate, probabilities};
+#[cfg(feature = "onnx")]
+pub use export::{export, to_onnx};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterInfo, adapters};
+#[cfg(feature = "onnx")]
+pub use import::{
+    BatchNormState, ImportNotes, import, import_bytes, import_with_notes, reference_logits, reference_logits_bytes,
+};
 pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
 pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
