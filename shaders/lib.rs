@@ -10,10 +10,13 @@ pub const POOL_PARAMS: &str = include_str!("shared/pool_params.wgsl");
 pub const PAD_PARAMS: &str = include_str!("shared/pad_params.wgsl");
 
 pub const CONV2D: &str = include_str!("conv2d.wgsl");
+pub const CONV2D_LANES8: &str = include_str!("conv2d_lanes8.wgsl");
 pub const CONV2D_TILED: &str = include_str!("conv2d_tiled.wgsl");
 pub const CONV2D_GRAD_INPUT: &str = include_str!("conv2d_grad_input.wgsl");
+pub const CONV2D_GRAD_INPUT_LANES8: &str = include_str!("conv2d_grad_input_lanes8.wgsl");
 pub const CONV2D_GRAD_INPUT_TILED: &str = include_str!("conv2d_grad_input_tiled.wgsl");
 pub const CONV2D_GRAD_WEIGHT: &str = include_str!("conv2d_grad_weight.wgsl");
+pub const CONV2D_GRAD_WEIGHT_LANES8: &str = include_str!("conv2d_grad_weight_lanes8.wgsl");
 pub const CONV2D_GRAD_WEIGHT_TILED: &str = include_str!("conv2d_grad_weight_tiled.wgsl");
 pub const RELU: &str = include_str!("relu.wgsl");
 pub const RELU_GRAD: &str = include_str!("relu_grad.wgsl");

@@ -67,24 +67,27 @@ fn instance() -> wgpu::Instance {
     })
 }
 
-fn limits(found: &wgpu::Limits) -> Limits {
+fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Limits {
+    let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
     Limits {
         storage_binding: found.max_storage_buffer_binding_size.min(found.max_buffer_size),
         storage_buffers: found.max_storage_buffers_per_shader_stage,
         workgroup_threads: found.max_compute_invocations_per_workgroup,
         workgroups_per_dimension: found.max_compute_workgroups_per_dimension,
+        subgroup_lanes: fixed.then_some(info.subgroup_max_size),
     }
 }
 
 fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
     let info = adapter.get_info();
+    let limits = limits(&adapter.limits(), adapter.features(), &info);
     AdapterInfo {
         name: info.name,
         backend: info.backend.to_string(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         kind: format!("{:?}", info.device_type),
         software: info.device_type == wgpu::DeviceType::Cpu,
-        limits: limits(&adapter.limits()),
+        limits,
     }
 }
 
@@ -134,7 +137,7 @@ impl Gpu {
                 on_loss(format!("the device was lost: {message}"));
             }
         });
-        let info = AdapterInfo { limits: limits(&device.limits()), ..info };
+        let info = AdapterInfo { limits: limits(&device.limits(), device.features(), &adapter.get_info()), ..info };
         Ok(Self {
             info,
             device,

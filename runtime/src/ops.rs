@@ -42,6 +42,7 @@ pub use pad::{Pad, Slice};
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
 
+use crate::plan::Limits;
 use crate::shape::Shape;
 
 /// An input of a CPU twin.
@@ -67,6 +68,11 @@ pub(crate) trait Operation {
 
     /// The GPU dispatches that compute it.
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch;
+
+    /// The dispatches for a device that reports more than WebGPU's minimum; by default the same.
+    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], _limits: &Limits) -> Launch {
+        self.launch(inputs, outputs)
+    }
 
     /// The CPU twin: the same mathematics, on the host.
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]);
@@ -167,8 +173,8 @@ impl Op {
         self.operation().output_shapes(inputs)
     }
 
-    pub(crate) fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        self.operation().launch(inputs, outputs)
+    pub(crate) fn launch(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
+        self.operation().launch_on(inputs, outputs, limits)
     }
 
     pub(crate) fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -14,6 +14,8 @@ pub struct Limits {
     pub storage_buffers: u32,
     pub workgroup_threads: u32,
     pub workgroups_per_dimension: u32,
+    /// Lanes of a subgroup, where the device supports subgroups and they always have as many.
+    pub subgroup_lanes: Option<u32>,
 }
 
 impl Limits {
@@ -23,6 +25,7 @@ impl Limits {
         storage_buffers: 8,
         workgroup_threads: 256,
         workgroups_per_dimension: 65_535,
+        subgroup_lanes: None,
     };
 
     /// Host memory.
@@ -31,6 +34,7 @@ impl Limits {
         storage_buffers: u32::MAX,
         workgroup_threads: u32::MAX,
         workgroups_per_dimension: u32::MAX,
+        subgroup_lanes: None,
     };
 }
 
@@ -103,7 +107,7 @@ impl Plan {
             let (inputs, outputs) = (operands(&node.inputs), operands(&node.outputs));
             let shapes = |operands: &[Operand]| operands.iter().map(|o| o.shape).collect::<Vec<_>>();
             let (input_shapes, output_shapes) = (shapes(&inputs), shapes(&outputs));
-            let launch = node.op.launch(&input_shapes, &output_shapes);
+            let launch = node.op.launch(&input_shapes, &output_shapes, limits);
             flops += node.op.flops(&input_shapes, &output_shapes);
             let scratch: Vec<usize> = launch.scratch.iter().map(|&len| pool.take(len)).collect();
             let step =

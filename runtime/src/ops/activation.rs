@@ -60,15 +60,11 @@ impl Operation for Relu {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        // Written so that NaN stays NaN, unlike f32::max.
-        map(inputs[0].data, outputs[0].data, |x| {
-            if x < 0.0 {
-                0.0
-            } else if x > self.max {
-                self.max
-            } else {
-                x
-            }
+        let max = self.max;
+        // Written so that NaN stays NaN, unlike f32::max, and as two selections, which vectorise.
+        map(inputs[0].data, outputs[0].data, move |x| {
+            let y = if x < 0.0 { 0.0 } else { x };
+            if y > max { max } else { y }
         });
     }
 }
@@ -87,11 +83,10 @@ impl Operation for ReluGrad {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        zip(
-            inputs[0].data,
-            inputs[1].data,
-            outputs[0].data,
-            |y, dy| if y > 0.0 && y < self.max { dy } else { 0.0 },
-        );
+        let max = self.max;
+        zip(inputs[0].data, inputs[1].data, outputs[0].data, move |y, dy| {
+            // `&`, not `&&`: a branch would keep the loop from vectorising.
+            if (y > 0.0) & (y < max) { dy } else { 0.0 }
+        });
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::launch::{Argument, Kernel, Launch, params};
 use super::matrix::{Matrix, multiply};
 use super::{Operation, View, ViewMut, window_size};
+use crate::plan::Limits;
 use crate::shape::Shape;
 
 /// Attributes, vertical before horizontal.
@@ -115,6 +116,23 @@ const TILED: Kernel = Kernel {
     workgroup: 64,
 };
 
+const LANES8: Kernel = Kernel {
+    name: "conv2d_lanes8",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_LANES8],
+    workgroup: 64,
+};
+
+/// Whether the kernels that hand weights round among the eight lanes of a subgroup apply.
+/// `shared` is the number of channels that a thread makes sixteen of.
+pub(super) fn lanes8(conv: &Conv2d, w: Shape, shared: usize, limits: &Limits) -> bool {
+    limits.subgroup_lanes == Some(8) && channels_by_four(conv, w) && shared.is_multiple_of(16)
+}
+
+/// Threads for `count` rounded up to whole workgroups.
+pub(super) fn whole_workgroups(count: usize) -> usize {
+    count.next_multiple_of(64)
+}
+
 impl Operation for Conv2d {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let (x, w, bias) = match *inputs {
@@ -150,6 +168,17 @@ impl Operation for Conv2d {
             let strips = y.batch() * y.height() * y.width().div_ceil(4);
             Launch::single(DIRECT, &arguments, &parameters, strips * self.groups * filters.div_ceil(4))
         }
+    }
+
+    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
+        let mut launch = self.launch(inputs, outputs);
+        let y = outputs[0];
+        if lanes8(self, inputs[1], y.channels(), limits) {
+            let strips = y.batch() * y.height() * y.width().div_ceil(4);
+            launch.dispatches[0].kernel = LANES8;
+            launch.dispatches[0].threads = (whole_workgroups(strips) * y.channels() / 16) as u64;
+        }
+        launch
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

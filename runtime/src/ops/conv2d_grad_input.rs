@@ -6,10 +6,11 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four};
+use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8, whole_workgroups};
 use super::launch::{Argument, Kernel, Launch};
 use super::matrix::{Matrix, multiply};
 use super::{Operation, View, ViewMut, arity, same};
+use crate::plan::Limits;
 use crate::shape::Shape;
 
 /// Inputs: dy, the weight. Output: dx.
@@ -33,6 +34,12 @@ const TILED: Kernel = Kernel {
         adamant_shaders::CONV_PARAMS,
         adamant_shaders::CONV2D_GRAD_INPUT_TILED,
     ],
+    workgroup: 64,
+};
+
+const LANES8: Kernel = Kernel {
+    name: "conv2d_grad_input_lanes8",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_INPUT_LANES8],
     workgroup: 64,
 };
 
@@ -60,6 +67,19 @@ impl Operation for Conv2dGradInput {
             let blocks = self.conv.groups * w.0[2].div_ceil(4);
             Launch::single(DIRECT, &arguments, &parameters, strips * blocks)
         }
+    }
+
+    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
+        let mut launch = self.launch(inputs, outputs);
+        let x = outputs[0];
+        if lanes8(&self.conv, inputs[1], x.channels(), limits) {
+            let [stride_h, stride_w] = self.conv.stride;
+            let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
+            let blocks = stride_h * stride_w * x.channels() / 16;
+            launch.dispatches[0].kernel = LANES8;
+            launch.dispatches[0].threads = (whole_workgroups(strips) * blocks) as u64;
+        }
+        launch
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

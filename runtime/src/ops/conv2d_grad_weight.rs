@@ -8,11 +8,12 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four};
+use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8};
 use super::launch::{Argument, Kernel, Launch};
 use super::matrix::{Matrix, multiply};
 use super::reduce::add_parts;
 use super::{Operation, View, ViewMut, arity, same};
+use crate::plan::Limits;
 use crate::shape::Shape;
 
 /// Inputs: x, dy. Output: the weight's gradient.
@@ -38,6 +39,31 @@ const TILED: Kernel = Kernel {
     workgroup: 64,
 };
 
+const LANES8: Kernel = Kernel {
+    name: "conv2d_grad_weight_lanes8",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_WEIGHT_LANES8],
+    workgroup: 64,
+};
+
+impl Conv2dGradWeight {
+    /// The sum in parts by `kernel`, whose threads make `tiles` pieces of the weight, and then the
+    /// sum of the parts.
+    fn in_parts(&self, kernel: Kernel, tiles: usize, x: Shape, dy: Shape) -> Launch {
+        /// Threads that keep a large GPU busy.
+        const THREADS: usize = 16 * 1024;
+        /// Elements of partial results: 32 MiB.
+        const PARTIAL: usize = 8 << 20;
+        let w = self.weight;
+        let rows = dy.batch() * dy.height();
+        let parts = THREADS.div_ceil(tiles).min(PARTIAL / w.len()).clamp(1, rows);
+        let mut launch = Launch::default();
+        let partial = launch.scratch(parts * w.len());
+        let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
+        launch = launch.then(kernel, &[Argument::Input(0), Argument::Input(1), partial], &parameters, tiles * parts);
+        add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
+    }
+}
+
 impl Operation for Conv2dGradWeight {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let [x, dy] = arity(inputs)?;
@@ -46,30 +72,23 @@ impl Operation for Conv2dGradWeight {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        /// Threads that keep a large GPU busy.
-        const THREADS: usize = 16 * 1024;
-        /// Elements of partial results: 32 MiB.
-        const PARTIAL: usize = 8 << 20;
         let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
-        let tiled = channels_by_four(&self.conv, w);
-        let tiles = if tiled {
-            w.0[0] * w.0[1] * w.0[2].div_ceil(8) * w.0[3].div_ceil(8)
+        let taps = w.0[0] * w.0[1];
+        if channels_by_four(&self.conv, w) {
+            self.in_parts(TILED, taps * w.0[2].div_ceil(8) * w.0[3].div_ceil(8), x, dy)
         } else {
-            w.0[0] * w.0[1] * w.0[2] * w.0[3].div_ceil(4)
-        };
-        let rows = dy.batch() * dy.height();
-        let parts = THREADS.div_ceil(tiles).min(PARTIAL / w.len()).clamp(1, rows);
-        let mut launch = Launch::default();
-        let partial = launch.scratch(parts * w.len());
-        let kernel = if tiled { TILED } else { DIRECT };
-        let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
-        launch = launch.then(
-            kernel,
-            &[Argument::Input(0), Argument::Input(1), partial],
-            &parameters,
-            tiles * parts,
-        );
-        add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
+            self.in_parts(DIRECT, taps * w.0[2] * w.0[3].div_ceil(4), x, dy)
+        }
+    }
+
+    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
+        let w = outputs[0];
+        if lanes8(&self.conv, w, w.channels(), limits) {
+            let tiles = (w.0[0] * w.0[1] * w.0[2] / 4).next_multiple_of(8) * w.channels() / 16;
+            self.in_parts(LANES8, tiles, inputs[0], inputs[1])
+        } else {
+            self.launch(inputs, outputs)
+        }
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
