@@ -342,6 +342,9 @@ impl<'a> Evaluation<'a, '_> {
         let x = self.input(0)?;
         let to = self.attributes.int_or("to", 0)?;
         let target = i32::try_from(to).ok().and_then(|t| DataType::try_from(t).ok());
+        if let Data::Other(kind) = &x.data {
+            return x.wrong_type(kind);
+        }
         let data = match (target, &x.data) {
             (Some(DataType::Float), Data::Float(_) | Data::Stored(_))
             | (Some(DataType::Int64 | DataType::Int32), Data::Int(_)) => {

@@ -246,8 +246,7 @@ impl<'a> Walk<'a> {
         let op = node.proto.op_type.as_str();
         let position = (0..2).find(|&i| matches!(node.value(i), Some(Value::Constant(_))));
         let Some(position) = position else {
-            let (a, b) = (node.activation(0)?, node.activation(1)?);
-            return unsupported(format!("of two activations, {:?} and {:?}", a.dims(), b.dims()));
+            return unsupported("of two activations");
         };
         let constant = node.constant(position)?;
         let x = node.activation(1 - position)?;
