@@ -48,8 +48,7 @@ pub enum BatchNormState {
         /// How many of them the file marks as training.
         training_mode: usize,
     },
-    /// It has none, and every convolution has a bias: an exporter folded them (or there never
-    /// were any, which looks the same).
+    /// It has none, and its convolutions have the biases and names that folding leaves behind.
     Folded,
     /// It has none.
     None,
@@ -120,12 +119,13 @@ fn decode(bytes: &[u8], path: &Path) -> Result<ModelProto> {
 fn finish(mut proto: ModelProto, path: &Path) -> Result<(Model, ImportNotes)> {
     let Walked { network, bindings, notes } = walk(&proto, path, false)?;
     let mut values = Vec::with_capacity(bindings.len());
-    for Binding { parameter, home, value, .. } in bindings {
-        let value = value.ok_or_else(|| {
-            Error::import(path, format!("tensor '{}' holds no values", parameter.name))
-        })?;
+    for Binding { parameter, layout, home, value } in bindings {
+        let value = value
+            .ok_or_else(|| Error::import(path, format!("tensor '{}' holds no values", parameter.name)))?;
         values.push(value);
+        // A tensor that comes back rounded is kept, to be left alone if the parameter did not change.
         if let Home::Tensor(id) = home
+            && layout.is_exact()
             && let Some(tensor) = stored(&mut proto, id)
         {
             tensor.raw_data = Vec::new();
@@ -164,16 +164,20 @@ pub(crate) fn fill_skeleton(skeleton: &[u8], network: &Network, values: &[Tensor
         })
     };
     // Parameters that share a tensor come second: they compare themselves with what it then holds.
-    for Binding { parameter, layout, home, .. } in &bindings {
+    for Binding { parameter, layout, home, value } in &bindings {
+        let wanted = value_of(parameter)?;
         if let Home::Tensor(id) = home
+            && value.as_ref() != Some(wanted)
             && let Some(tensor) = stored(&mut model, *id)
         {
-            tensor.raw_data = bytes_of(&layout.write(value_of(parameter)?));
+            tensor.raw_data = bytes_of(&layout.write(wanted));
             tensor.float_data.clear();
         }
     }
     for Binding { parameter, layout, home, value } in &bindings {
-        let Home::Own { dims, users, shared } = home else { continue };
+        let Home::Own { dims, users, shared } = home else {
+            continue;
+        };
         let wanted = value_of(parameter)?;
         let written = layout.write(wanted);
         let current = match shared.and_then(|id| stored(&mut model, id)) {
@@ -195,7 +199,9 @@ fn add_initializer(
     raw_data: Vec<u8>,
     users: &[(usize, usize)],
 ) {
-    let Some(graph) = &mut model.graph else { return };
+    let Some(graph) = &mut model.graph else {
+        return;
+    };
     graph.initializer.push(TensorProto {
         name: parameter.name.clone(),
         dims: dims.iter().map(|&d| d as i64).collect(),

@@ -11,10 +11,10 @@ mod device;
 mod error;
 #[cfg(feature = "data")]
 mod evaluate;
-#[cfg(feature = "data")]
-pub mod finetune;
 #[cfg(feature = "onnx")]
 mod export;
+#[cfg(feature = "data")]
+pub mod finetune;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod graph;
@@ -44,11 +44,12 @@ pub use evaluate::{EvaluateOptions, EvaluateProgress, Outcome, ReportContext, ev
 pub use export::{export, to_onnx};
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterInfo, adapters};
+pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
 #[cfg(feature = "onnx")]
 pub use import::{
-    BatchNormState, ImportNotes, import, import_bytes, import_with_notes, reference_logits, reference_logits_bytes,
+    BatchNormState, ImportNotes, import, import_bytes, import_with_notes, reference_logits,
+    reference_logits_bytes,
 };
-pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
 pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};

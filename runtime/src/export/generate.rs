@@ -7,8 +7,8 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, type_proto,
 };
 
 use crate::error::{Error, Result};
@@ -55,7 +55,8 @@ fn value_info(name: &str, dims: &[usize]) -> ValueInfoProto {
     let dimension = |value| Dimension { value: Some(value), ..Dimension::default() };
     let mut dim = vec![dimension(dimension::Value::DimParam("batch".into()))];
     dim.extend(dims.iter().map(|&d| dimension(dimension::Value::DimValue(d as i64))));
-    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    let tensor =
+        type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
     let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: name.into(), r#type: Some(kind), ..ValueInfoProto::default() }
 }
@@ -151,7 +152,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds a node and returns the name of its output, which is the node's own.
-    fn node(&mut self, op_type: &str, name: &str, input: Vec<String>, attribute: Vec<AttributeProto>) -> String {
+    fn node(
+        &mut self,
+        op_type: &str,
+        name: &str,
+        input: Vec<String>,
+        attribute: Vec<AttributeProto>,
+    ) -> String {
         let name = self.unique(name);
         self.nodes.push(NodeProto {
             op_type: op_type.into(),
@@ -210,10 +217,13 @@ impl<'a> Writer<'a> {
         let network = self.network;
         let Layer { name, op, inputs } = &network.layers[index];
         let x = self.written(inputs[0]);
-        let fault = |what: &str| Error::Shape { node: name.clone(), message: format!("{what} has no ONNX form") };
+        let fault =
+            |what: &str| Error::Shape { node: name.clone(), message: format!("{what} has no ONNX form") };
         let one = |x: &Written| vec![x.name.clone()];
         let output = match op {
-            Op::Conv2d(conv) if *conv == Conv2d::LINEAR && self.is_linear(inputs) => self.linear(name, inputs, x),
+            Op::Conv2d(conv) if *conv == Conv2d::LINEAR && self.is_linear(inputs) => {
+                self.linear(name, inputs, x)
+            }
             Op::BatchNorm(norm) => {
                 let mut read = one(&x);
                 read.extend(inputs[1..].iter().map(|&p| self.vector(p)));

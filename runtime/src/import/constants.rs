@@ -108,7 +108,7 @@ impl<'a> Constant<'a> {
         }
     }
 
-    fn wrong_type<T>(&self, kind: &str) -> Step<T> {
+    pub(super) fn wrong_type<T>(&self, kind: &str) -> Step<T> {
         unsupported(format!("'{}' is {kind}; export the model in float32", self.name))
     }
 

@@ -38,9 +38,29 @@ impl Budget {
 pub(super) fn can_evaluate(op_type: &str) -> bool {
     matches!(
         op_type,
-        "ConstantOfShape" | "Shape" | "Size" | "Gather" | "Concat" | "Unsqueeze" | "Squeeze" | "Slice"
-            | "Cast" | "Reshape" | "Flatten" | "Transpose" | "Add" | "Sub" | "Mul" | "Div" | "Identity"
-            | "Neg" | "Sqrt" | "Reciprocal" | "Range" | "Expand" | "CastLike"
+        "ConstantOfShape"
+            | "Shape"
+            | "Size"
+            | "Gather"
+            | "Concat"
+            | "Unsqueeze"
+            | "Squeeze"
+            | "Slice"
+            | "Cast"
+            | "Reshape"
+            | "Flatten"
+            | "Transpose"
+            | "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Identity"
+            | "Neg"
+            | "Sqrt"
+            | "Reciprocal"
+            | "Range"
+            | "Expand"
+            | "CastLike"
     )
 }
 
@@ -215,7 +235,9 @@ impl<'a> Evaluation<'a, '_> {
 
     fn concat(&self, budget: &mut Budget) -> Step<Constant<'a>> {
         let parts = (0..self.inputs.len()).map(|i| self.input(i)).collect::<Step<Vec<_>>>()?;
-        let Some(&first) = parts.first() else { return damaged("it has no inputs") };
+        let Some(&first) = parts.first() else {
+            return damaged("it has no inputs");
+        };
         let axis = axis(self.attributes.int_or("axis", 0)?, first.dims.len())?;
         let mut dims = first.dims.clone();
         dims[axis] = 0;
@@ -223,9 +245,13 @@ impl<'a> Evaluation<'a, '_> {
             let fits = part.dims.len() == dims.len()
                 && (0..dims.len()).all(|i| i == axis || part.dims[i] == dims[i])
                 && part.is_float() == first.is_float();
-            let Some(size) = dims[axis].checked_add(part.dims.get(axis).copied().unwrap_or(0)).filter(|_| fits)
+            let Some(size) =
+                dims[axis].checked_add(part.dims.get(axis).copied().unwrap_or(0)).filter(|_| fits)
             else {
-                return damaged(format!("'{}' of dimensions {:?} does not fit the rest", part.name, part.dims));
+                return damaged(format!(
+                    "'{}' of dimensions {:?} does not fit the rest",
+                    part.name, part.dims
+                ));
             };
             dims[axis] = size;
         }
@@ -255,7 +281,9 @@ impl<'a> Evaluation<'a, '_> {
 
     fn unsqueeze(&self) -> Step<Constant<'a>> {
         let x = self.input(0)?;
-        let Some(axes) = self.axes(1)? else { return damaged("it has no axes") };
+        let Some(axes) = self.axes(1)? else {
+            return damaged("it has no axes");
+        };
         let rank = x.dims.len() + axes.len();
         let mut added = vec![false; rank];
         for a in axes {
@@ -314,6 +342,9 @@ impl<'a> Evaluation<'a, '_> {
         let x = self.input(0)?;
         let to = self.attributes.int_or("to", 0)?;
         let target = i32::try_from(to).ok().and_then(|t| DataType::try_from(t).ok());
+        if let Data::Other(kind) = &x.data {
+            return x.wrong_type(kind);
+        }
         let data = match (target, &x.data) {
             (Some(DataType::Float), Data::Float(_) | Data::Stored(_))
             | (Some(DataType::Int64 | DataType::Int32), Data::Int(_)) => {
@@ -326,7 +357,9 @@ impl<'a> Evaluation<'a, '_> {
             (Some(DataType::Int64 | DataType::Int32), _) => {
                 Data::Int(x.floats()?.iter().map(|&v| Some(v as i64)).collect())
             }
-            _ => return unsupported(format!("to {}", i32::try_from(to).map_or("?".into(), proto::type_name))),
+            _ => {
+                return unsupported(format!("to {}", i32::try_from(to).map_or("?".into(), proto::type_name)));
+            }
         };
         budget.take(&x.dims)?;
         Ok(Constant::computed(self.name, x.dims.clone(), data))
@@ -479,7 +512,8 @@ impl<'a> Evaluation<'a, '_> {
             return damaged("a step of 0");
         }
         let span = limit - start;
-        let steps = if span.signum() == delta.signum() { (span.abs() + delta.abs() - 1) / delta.abs() } else { 0 };
+        let steps =
+            if span.signum() == delta.signum() { (span.abs() + delta.abs() - 1) / delta.abs() } else { 0 };
         let count = budget.take(&[usize::try_from(steps).unwrap_or(usize::MAX)])? as i128;
         let values = (0..count).map(|i| Some((start + i * delta) as i64)).collect();
         Ok(Constant::from_ints(self.name, values))

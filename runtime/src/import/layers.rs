@@ -3,7 +3,7 @@
 use super::constants::Constant;
 use super::parameters::Layout;
 use super::proto::{Step, damaged, extent, unsupported};
-use super::walk::{Activation, FLAT, HEIGHT, IMAGE, Node, ROWS, COLUMNS, Value, WIDTH, CHANNELS, Walk};
+use super::walk::{Activation, CHANNELS, COLUMNS, FLAT, HEIGHT, IMAGE, Node, ROWS, Value, WIDTH, Walk};
 use crate::network::{Role, Source};
 use crate::ops::{Add, AvgPool, BatchNorm, ChannelAffine, Conv2d, MaxPool, Op, Relu, Window};
 
@@ -21,9 +21,9 @@ impl<'a> Walk<'a> {
             "Sub" | "Mul" | "Div" => self.affine(node),
             "MaxPool" => self.max_pool(node),
             "AveragePool" => self.average_pool(node),
-            "GlobalAveragePool" => self.global_pool(node, |window| {
-                Op::AvgPool(AvgPool { window, count_include_pad: false })
-            }),
+            "GlobalAveragePool" => {
+                self.global_pool(node, |window| Op::AvgPool(AvgPool { window, count_include_pad: false }))
+            }
             "GlobalMaxPool" => self.global_pool(node, |window| Op::MaxPool(MaxPool { window })),
             "ReduceMean" => self.reduce_mean(node),
             "Dropout" => self.dropout(node),
@@ -37,19 +37,13 @@ impl<'a> Walk<'a> {
             "Transpose" => self.transpose(node),
             "Pad" => self.pad(node),
             "Slice" => self.slice(node),
-            _ => unsupported("unknown to Adamant"),
+            _ => unsupported("Adamant has no such operation"),
         };
         activation.map(Value::Activation)
     }
 
     /// Makes input `input` of the node a parameter.
-    fn bind(
-        &mut self,
-        constant: &Constant<'a>,
-        role: Role,
-        layout: Layout,
-        input: usize,
-    ) -> Step<Source> {
+    fn bind(&mut self, constant: &Constant<'a>, role: Role, layout: Layout, input: usize) -> Step<Source> {
         self.parameters.bind(constant, role, layout, (self.index, input))
     }
 
@@ -65,7 +59,9 @@ impl<'a> Walk<'a> {
         let weight = node.constant(1)?;
         let &[filters, _, kernel_h, kernel_w] = weight.dims.as_slice() else {
             return match weight.dims.len() {
-                rank @ (3 | 5) => unsupported(format!("{}-D convolution: only images are supported", rank - 2)),
+                rank @ (3 | 5) => {
+                    unsupported(format!("{}-D convolution: only images are supported", rank - 2))
+                }
                 rank => damaged(format!("its weight '{}' has {rank} dimensions", weight.name)),
             };
         };
@@ -80,7 +76,10 @@ impl<'a> Walk<'a> {
         let mut inputs = vec![x.source, self.bind(&weight, Role::Weight, Layout::Convolution, 1)?];
         if let Some(bias) = self.bias(node, 2)? {
             if bias.dims != [filters] {
-                return damaged(format!("bias '{}' has the dimensions {:?}, not [{filters}]", bias.name, bias.dims));
+                return damaged(format!(
+                    "bias '{}' has the dimensions {:?}, not [{filters}]",
+                    bias.name, bias.dims
+                ));
             }
             inputs.push(self.bind(&bias, Role::Bias, Layout::VECTOR, 2)?);
         }
@@ -110,7 +109,10 @@ impl<'a> Walk<'a> {
                 bias = bias.repeated(outputs)?;
             }
             if bias.dims != [outputs] && bias.dims != [1, outputs] {
-                return damaged(format!("bias '{}' has the dimensions {:?}, not [{outputs}]", bias.name, bias.dims));
+                return damaged(format!(
+                    "bias '{}' has the dimensions {:?}, not [{outputs}]",
+                    bias.name, bias.dims
+                ));
             }
             inputs.push(self.bind(&bias, Role::Bias, Layout::Vector { factor: beta }, 2)?);
         }
@@ -159,7 +161,9 @@ impl<'a> Walk<'a> {
         }
         // A file exported in training mode has the same running statistics; it is read as inference.
         // Before operator set 14 only the extra outputs told.
-        if attributes.int_or("training_mode", 0)? != 0 || node.proto.output.iter().skip(1).any(|o| !o.is_empty()) {
+        if attributes.int_or("training_mode", 0)? != 0
+            || node.proto.output.iter().skip(1).any(|o| !o.is_empty())
+        {
             self.note_training_mode();
         }
         self.push(node, Op::BatchNorm(BatchNorm { epsilon, momentum }), inputs, x.axes)
@@ -219,9 +223,12 @@ impl<'a> Walk<'a> {
     /// A constant added right after a convolution or linear layer without a bias is its bias.
     fn as_bias(&mut self, node: &Node<'a>, constant: usize) -> Step<Option<Activation>> {
         let x = node.activation(1 - constant)?;
-        let Source::Layer(index) = x.source else { return Ok(None) };
+        let Source::Layer(index) = x.source else {
+            return Ok(None);
+        };
         let name = node.input_name(1 - constant);
-        let without_bias = matches!(self.layers[index].op, Op::Conv2d(_)) && self.layers[index].inputs.len() == 2;
+        let without_bias =
+            matches!(self.layers[index].op, Op::Conv2d(_)) && self.layers[index].inputs.len() == 2;
         if !without_bias || self.outputs[index] != name || self.uses.get(name) != Some(&1) {
             return Ok(None);
         }
@@ -239,8 +246,7 @@ impl<'a> Walk<'a> {
         let op = node.proto.op_type.as_str();
         let position = (0..2).find(|&i| matches!(node.value(i), Some(Value::Constant(_))));
         let Some(position) = position else {
-            let (a, b) = (node.activation(0)?, node.activation(1)?);
-            return unsupported(format!("of two activations, {:?} and {:?}", a.dims(), b.dims()));
+            return unsupported("of two activations");
         };
         let constant = node.constant(position)?;
         let x = node.activation(1 - position)?;
@@ -421,7 +427,9 @@ pub(super) fn seen_axes(axes: &[usize]) -> Step<&'static [usize]> {
 
 /// Whether a constant broadcasts over `x` as one number, or one number a channel.
 fn is_per_channel(constant: &Constant<'_>, x: &Activation) -> bool {
-    let Some(missing) = x.rank().checked_sub(constant.dims.len()) else { return false };
+    let Some(missing) = x.rank().checked_sub(constant.dims.len()) else {
+        return false;
+    };
     let channels = x.shape.channels();
     let at_channels = |axis: usize| axis > 0 && x.axes[axis - 1] == CHANNELS;
     constant.len() > 0

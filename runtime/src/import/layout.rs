@@ -47,7 +47,11 @@ impl<'a> Walk<'a> {
                     Some(Value::Constant(like)) => like.is_float(),
                     _ => true,
                 };
-                if like_float { node.activation(0).map(Value::Activation) } else { unsupported("to integers") }
+                if like_float {
+                    node.activation(0).map(Value::Activation)
+                } else {
+                    unsupported("to integers")
+                }
             }
         }
     }
@@ -80,7 +84,9 @@ impl<'a> Walk<'a> {
         };
         let total: usize = x.shape.per_batch();
         let refusal = || {
-            Fault::Unsupported(format!("{from:?} to {target:?}; after the batch only flattening is supported"))
+            Fault::Unsupported(format!(
+                "{from:?} to {target:?}; after the batch only flattening is supported"
+            ))
         };
         // The sizes after the batch, one of which may be left to be inferred.
         let mut sizes = Vec::with_capacity(rest.len());
@@ -105,7 +111,9 @@ impl<'a> Walk<'a> {
             Some(n) => self.batch.is_some_and(|b| b as i64 == n),
         };
         if !keeps_batch {
-            return unsupported(format!("to {target:?}, which fixes the batch size; export with a dynamic batch"));
+            return unsupported(format!(
+                "to {target:?}, which fixes the batch size; export with a dynamic batch"
+            ));
         }
         let known = sizes.iter().try_fold(1usize, |a, &d| a.checked_mul(d));
         if let (Some(Some(i)), Some(known)) = (inferred, known) {
@@ -160,7 +168,9 @@ impl<'a> Walk<'a> {
         let seen = match (x.axes, added.as_slice()) {
             (FLAT, [2]) => ROWS,
             (FLAT, [2, 3] | [3, 2]) | (ROWS, [3]) | (COLUMNS, [2]) => IMAGE,
-            _ => return unsupported(format!("adds the axes {added:?} to {} dimensions", x.rank())),
+            _ => {
+                return unsupported(format!("adds the axes {added:?} to {} dimensions", x.rank()));
+            }
         };
         Ok(Activation { axes: seen, ..x })
     }
@@ -257,7 +267,9 @@ impl<'a> Walk<'a> {
             if (before, after) == (0, 0) {
                 continue;
             }
-            let Some(at) = at.checked_sub(1) else { return unsupported("it pads the batch") };
+            let Some(at) = at.checked_sub(1) else {
+                return unsupported("it pads the batch");
+            };
             let i = attribute_index(x.axes[at]);
             (pad.before[i], pad.after[i]) = (before, after);
         }

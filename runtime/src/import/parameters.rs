@@ -26,6 +26,14 @@ pub(crate) enum Layout {
 impl Layout {
     pub(crate) const VECTOR: Self = Self::Vector { factor: 1.0 };
 
+    /// Whether writing gives back exactly what was read. Dividing by a factor may round.
+    pub(super) fn is_exact(self) -> bool {
+        match self {
+            Self::Vector { factor } | Self::Linear { factor, .. } => factor == 1.0,
+            Self::Convolution => true,
+        }
+    }
+
     /// The parameter's shape for a tensor of `dims`; `None` when the number of dimensions is wrong.
     pub(super) fn shape(self, dims: &[usize]) -> Option<Shape> {
         match (self, dims) {
@@ -167,6 +175,11 @@ impl<'a> Parameters<'a> {
         self.entries[index].shape
     }
 
+    /// The name of the value that a parameter was read from.
+    pub(super) fn name(&self, index: usize) -> &'a str {
+        self.entries[index].name
+    }
+
     /// A per-channel constant that the importer derived from the file.
     pub(super) fn derived(&mut self, name: &'a str, values: Vec<f32>) -> Source {
         let shape = Shape::vector(values.len());
@@ -186,11 +199,7 @@ impl<'a> Parameters<'a> {
     /// Names every parameter and decides where each is written back.
     ///
     /// `taken` are the names of the graph; `name_of` the name of a stored tensor.
-    pub(super) fn finish(
-        self,
-        taken: &HashSet<&str>,
-        name_of: impl Fn(TensorId) -> &'a str,
-    ) -> Vec<Binding> {
+    pub(super) fn finish(self, taken: &HashSet<&str>, name_of: impl Fn(TensorId) -> &'a str) -> Vec<Binding> {
         let mut owned = self.read;
         let mut used: HashSet<String> = HashSet::new();
         self.entries
@@ -205,9 +214,7 @@ impl<'a> Parameters<'a> {
                 let (name, home) = match entry.tensor {
                     _ if entry.role == Role::Constant => (fresh(&used), Home::Nowhere),
                     Some(id) if owned.insert(id) => (name_of(id).to_owned(), Home::Tensor(id)),
-                    shared => {
-                        (fresh(&used), Home::Own { dims: entry.dims, users: entry.users, shared })
-                    }
+                    shared => (fresh(&used), Home::Own { dims: entry.dims, users: entry.users, shared }),
                 };
                 used.insert(name.clone());
                 Binding {

@@ -87,8 +87,7 @@ impl<'a> Attributes<'a> {
     pub(super) fn text_or(self, name: &str, default: &'a str) -> Step<&'a str> {
         match self.find(name, AttributeType::String)? {
             None => Ok(default),
-            Some(a) => str::from_utf8(&a.s)
-                .or_else(|_| damaged(format!("attribute '{name}' is not UTF-8"))),
+            Some(a) => str::from_utf8(&a.s).or_else(|_| damaged(format!("attribute '{name}' is not UTF-8"))),
         }
     }
 
@@ -189,17 +188,14 @@ pub(super) fn ints(tensor: &TensorProto) -> Step<Option<Vec<i64>>> {
         Ok(DataType::Int64) if raw => {
             raw_elements(tensor, count)?.into_iter().map(i64::from_le_bytes).collect()
         }
-        Ok(DataType::Int32) if raw => raw_elements(tensor, count)?
-            .into_iter()
-            .map(|b| i64::from(i32::from_le_bytes(b)))
-            .collect(),
+        Ok(DataType::Int32) if raw => {
+            raw_elements(tensor, count)?.into_iter().map(|b| i64::from(i32::from_le_bytes(b))).collect()
+        }
         Ok(DataType::Bool) if raw => {
             raw_elements::<1>(tensor, count)?.into_iter().map(|[b]| i64::from(b != 0)).collect()
         }
         Ok(DataType::Int64) => tensor.int64_data.clone(),
-        Ok(DataType::Int32 | DataType::Bool) => {
-            tensor.int32_data.iter().map(|&v| i64::from(v)).collect()
-        }
+        Ok(DataType::Int32 | DataType::Bool) => tensor.int32_data.iter().map(|&v| i64::from(v)).collect(),
         _ => return Ok(None),
     };
     if values.len() != count {

@@ -199,7 +199,11 @@ fn image_input(graph: &GraphProto) -> Result<((&ValueInfoProto, Activation), Opt
     let inputs: Vec<_> = graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).collect();
     let &[input] = inputs.as_slice() else {
         let names: Vec<_> = inputs.iter().map(|i| format!("'{}'", i.name)).collect();
-        return Err(format!("has {} inputs ({}); a classifier has one, the image", names.len(), names.join(", ")));
+        return Err(format!(
+            "has {} inputs ({}); a classifier has one, the image",
+            names.len(),
+            names.join(", ")
+        ));
     };
     let name = &input.name;
     let Some(Type::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
@@ -250,7 +254,11 @@ fn logits_output(graph: &GraphProto) -> Result<&str, String> {
         graph.output.iter().map(|o| o.name.as_str()).filter(|n| !statistics.contains(n)).collect();
     match outputs[..] {
         [one] => Ok(one),
-        _ => Err(format!("has {} outputs ({}); a classifier has one, the logits", outputs.len(), outputs.join(", "))),
+        _ => Err(format!(
+            "has {} outputs ({}); a classifier has one, the logits",
+            outputs.len(),
+            outputs.join(", ")
+        )),
     }
 }
 
@@ -351,7 +359,9 @@ impl<'a> Walk<'a> {
     ) -> Step<Activation> {
         let shapes: Vec<Shape> = inputs.iter().map(|&s| self.shape_of(s)).collect();
         let outputs = op.output_shapes(&shapes).or_else(damaged)?;
-        let &[shape] = outputs.as_slice() else { return damaged("it has more than one output") };
+        let &[shape] = outputs.as_slice() else {
+            return damaged("it has more than one output");
+        };
         if shape.is_empty() || shape.checked_len().is_none() {
             return damaged(format!("its output is {shape:?}"));
         }
@@ -373,16 +383,37 @@ impl<'a> Walk<'a> {
         self.training_mode += 1;
     }
 
+    /// Whether the convolutions have biases of which one is not named like a framework's own.
+    ///
+    /// A layer trained with a bias exports as `conv1.weight` and `conv1.bias`; folding gives them
+    /// names such as `onnx::Conv_12` or `conv1.weight_bias`.
+    fn looks_folded(&self) -> bool {
+        let convolutions =
+            self.layers.iter().filter(|l| matches!(&l.op, Op::Conv2d(conv) if *conv != Conv2d::LINEAR));
+        let name = |source| match source {
+            Source::Parameter(i) => self.parameters.name(i),
+            _ => "",
+        };
+        let mut all_biased = true;
+        let mut renamed = false;
+        for layer in convolutions {
+            match layer.inputs[..] {
+                [_, weight, bias] => {
+                    let stem = name(weight).strip_suffix(".weight");
+                    renamed |= stem.is_none() || stem != name(bias).strip_suffix(".bias");
+                }
+                _ => all_biased = false,
+            }
+        }
+        all_biased && renamed
+    }
+
     fn finish(self, model: &ModelProto, output: Source) -> Walked {
         let count = |wanted: fn(&Op) -> bool| self.layers.iter().filter(|l| wanted(&l.op)).count();
         let batch_norms = count(|op| matches!(op, Op::BatchNorm(_)));
-        let convolutions = || {
-            self.layers.iter().filter(|l| matches!(&l.op, Op::Conv2d(_)) && !l.op.eq(&Op::Conv2d(Conv2d::LINEAR)))
-        };
-        let folded = convolutions().count() > 0 && convolutions().all(|l| l.inputs.len() == 3);
         let batch_norm = if batch_norms > 0 {
             BatchNormState::Found { layers: batch_norms, training_mode: self.training_mode }
-        } else if folded {
+        } else if self.looks_folded() {
             BatchNormState::Folded
         } else {
             BatchNormState::None
