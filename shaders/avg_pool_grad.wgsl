@@ -35,6 +35,13 @@ fn window_divisor(p: u32, q: u32) -> f32 {
     return f32(max(rows * columns, 1u));
 }
 
+// The first window that reaches the padded position `at`, and the one after the last.
+fn windows(at: u32, stride: u32, size: u32, dilation: u32, count: u32) -> vec2<u32> {
+    let reach = (size - 1u) * dilation;
+    let first = select((at - reach + stride - 1u) / stride, 0u, at < reach);
+    return vec2<u32>(first, min(at / stride + 1u, count));
+}
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -51,18 +58,15 @@ fn main(
     let i_h = row % params.in_h;
     let n = row / params.in_h;
 
+    let windows_h = windows(i_h + params.pad_top, params.stride_h, params.kernel_h, params.dilation_h, params.out_h);
+    let windows_w = windows(j + params.pad_left, params.stride_w, params.kernel_w, params.dilation_w, params.out_w);
     var sum = 0.0;
-    // Descending taps meet the windows in ascending order.
-    for (var r = params.kernel_h; r > 0u; r--) {
-        let top = i_h + params.pad_top - (r - 1u) * params.dilation_h;
-        let p = top / params.stride_h;
-        if top > i_h + params.pad_top || p >= params.out_h || p * params.stride_h != top {
+    for (var p = windows_h.x; p < windows_h.y; p++) {
+        if (i_h + params.pad_top - p * params.stride_h) % params.dilation_h != 0u {
             continue;
         }
-        for (var s = params.kernel_w; s > 0u; s--) {
-            let left = j + params.pad_left - (s - 1u) * params.dilation_w;
-            let q = left / params.stride_w;
-            if left > j + params.pad_left || q >= params.out_w || q * params.stride_w != left {
+        for (var q = windows_w.x; q < windows_w.y; q++) {
+            if (j + params.pad_left - q * params.stride_w) % params.dilation_w != 0u {
                 continue;
             }
             let at = ((n * params.out_h + p) * params.out_w + q) * params.channels + c;

@@ -2,19 +2,19 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | x | read | len |
-// | 1 | y | read_write | len |
+// | 0 | x | read | len (in fours) |
+// | 1 | y | read_write | len (in fours) |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
 
 struct Params {
     len: u32,
     max: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -24,9 +24,9 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
+    if i >= (params.len + 3u) / 4u {
         return;
     }
     let v = x[i];
-    y[i] = select(select(v, params.max, v > params.max), 0.0, v < 0.0);
+    y[i] = select(select(v, vec4<f32>(params.max), v > vec4<f32>(params.max)), vec4<f32>(), v < vec4<f32>());
 }

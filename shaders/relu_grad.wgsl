@@ -2,21 +2,21 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | y | read | len |
-// | 1 | dy | read | len |
-// | 2 | dx | read_write | len |
+// | 0 | y | read | len (in fours) |
+// | 1 | dy | read | len (in fours) |
+// | 2 | dx | read_write | len (in fours) |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
 
 struct Params {
     len: u32,
     max: f32,
 }
 
-@group(0) @binding(0) var<storage, read> y: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dx: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -26,9 +26,9 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
+    if i >= (params.len + 3u) / 4u {
         return;
     }
     let v = y[i];
-    dx[i] = select(0.0, dy[i], v > 0.0 && v < params.max);
+    dx[i] = select(vec4<f32>(), dy[i], (v > vec4<f32>()) & (v < vec4<f32>(params.max)));
 }

@@ -2,19 +2,19 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | x | read | len |
-// | 1 | y | read_write | len |
+// | 0 | x | read | len (in fours) |
+// | 1 | y | read_write | len (in fours) |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
 
 struct Params {
     len: u32,
     factor: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -24,7 +24,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
+    if i >= (params.len + 3u) / 4u {
         return;
     }
     y[i] = params.factor * x[i];

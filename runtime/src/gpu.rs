@@ -68,7 +68,8 @@ fn instance() -> wgpu::Instance {
 }
 
 fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Limits {
-    let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
+    let fixed =
+        features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
     Limits {
         storage_binding: found.max_storage_buffer_binding_size.min(found.max_buffer_size),
         storage_buffers: found.max_storage_buffers_per_shader_stage,
@@ -119,8 +120,12 @@ impl Gpu {
             ..wgpu::Limits::defaults()
         }
         .or_worse_values_from(&available);
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("adamant"), required_limits, ..Default::default() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("adamant"),
+            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            required_limits,
+            ..Default::default()
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::Device(format!("{}: {e}", info.name)))?;
         let fault = Arc::new(Mutex::new(None));
@@ -137,7 +142,8 @@ impl Gpu {
                 on_loss(format!("the device was lost: {message}"));
             }
         });
-        let info = AdapterInfo { limits: limits(&device.limits(), device.features(), &adapter.get_info()), ..info };
+        let info =
+            AdapterInfo { limits: limits(&device.limits(), device.features(), &adapter.get_info()), ..info };
         Ok(Self {
             info,
             device,
@@ -164,7 +170,8 @@ impl Gpu {
     }
 
     fn buffer(&self, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let size = (len as u64 * 4).max(4);
+        // Kernels that take four elements at a time may touch the last four whole.
+        let size = (len as u64).next_multiple_of(4).max(4) * 4;
         if size > self.info.limits.storage_binding {
             return Err(Error::Limit(format!(
                 "a buffer of {} MiB; {} binds {} MiB at once: try a smaller batch",
@@ -281,7 +288,7 @@ impl Gpu {
     /// Makes the temporaries large enough for `plan`.
     fn reserve(&mut self, plan: &Plan) -> Result<()> {
         for (i, &len) in plan.temporaries.iter().enumerate() {
-            let enough = self.temporaries.get(i).is_some_and(|b| b.size() >= (len as u64 * 4).max(4));
+            let enough = self.temporaries.get(i).is_some_and(|b| b.size() >= len as u64 * 4);
             if !enough {
                 let buffer = self.buffer("temporary", len, wgpu::BufferUsages::STORAGE)?;
                 if i < self.temporaries.len() {
@@ -345,8 +352,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// The part of a buffer that an argument stands for. Bindings are cut to the operand's size, so
-    /// that a kernel's `arrayLength` is that of the operand.
+    /// The part of a buffer that an argument stands for: the operand's elements, rounded up to four.
     fn argument(&self, step: &Step, argument: Argument) -> wgpu::BufferBinding<'_> {
         let (slot, len) = match argument {
             Argument::Input(i) => (step.inputs[i].slot, step.inputs[i].shape.len()),
@@ -357,7 +363,7 @@ impl Gpu {
             Slot::Variable(v) => &self.variables[v.id as usize],
             Slot::Temporary(t) => &self.temporaries[t],
         };
-        wgpu::BufferBinding { buffer, offset: 0, size: NonZeroU64::new(len as u64 * 4) }
+        wgpu::BufferBinding { buffer, offset: 0, size: NonZeroU64::new((len as u64).next_multiple_of(4) * 4) }
     }
 
     pub(crate) fn run(&mut self, program: &mut GpuProgram) -> Result<()> {

@@ -56,7 +56,12 @@ impl Operation for Relu {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let parameters = ReluParams::new(inputs[0], self.max);
-        Launch::single(RELU, &[Argument::Input(0), Argument::Output(0)], &parameters, inputs[0].len())
+        Launch::single(
+            RELU,
+            &[Argument::Input(0), Argument::Output(0)],
+            &parameters,
+            inputs[0].len().div_ceil(4),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -79,7 +84,12 @@ impl Operation for ReluGrad {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(RELU_GRAD, &arguments, &ReluParams::new(inputs[0], self.max), inputs[0].len())
+        Launch::single(
+            RELU_GRAD,
+            &arguments,
+            &ReluParams::new(inputs[0], self.max),
+            inputs[0].len().div_ceil(4),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

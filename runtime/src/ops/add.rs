@@ -22,7 +22,12 @@ impl Operation for Add {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(ADD, &arguments, &LenParams { len: inputs[0].len() as u32 }, inputs[0].len())
+        Launch::single(
+            ADD,
+            &arguments,
+            &LenParams { len: inputs[0].len() as u32 },
+            inputs[0].len().div_ceil(4),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -40,7 +40,7 @@ params! {
     struct BatchNormGradSumsParams { pixels: u32, channels: u32, parts: u32, epsilon: f32, }
 }
 
-pub(super) const BATCH_NORM: Kernel = Kernel {
+const BATCH_NORM: Kernel = Kernel {
     name: "batch_norm",
     sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM],
     workgroup: 64,
@@ -52,13 +52,48 @@ const BATCH_NORM_GRAD: Kernel = Kernel {
     workgroup: 64,
 };
 
+const BATCH_NORM_BY_FOUR: Kernel = Kernel {
+    name: "batch_norm_by_four",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_BY_FOUR],
+    workgroup: 64,
+};
+
+const BATCH_NORM_GRAD_BY_FOUR: Kernel = Kernel {
+    name: "batch_norm_grad_by_four",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD_BY_FOUR],
+    workgroup: 64,
+};
+
 const BATCH_NORM_GRAD_SUMS: Kernel = Kernel {
     name: "batch_norm_grad_sums",
     sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD_SUMS],
     workgroup: 64,
 };
 
-pub(super) fn parameters(x: Shape, epsilon: f32) -> BatchNormParams {
+/// Adds the dispatch that normalises `x`; `arguments` are those of the kernel, in binding order.
+pub(super) fn launch_normalize(launch: Launch, x: Shape, epsilon: f32, arguments: &[Argument]) -> Launch {
+    launch_by_channel(launch, [BATCH_NORM, BATCH_NORM_BY_FOUR], x, epsilon, arguments)
+}
+
+/// Adds a dispatch of the first kernel, or of the second where it applies: it takes four channels of
+/// four pixels a thread.
+fn launch_by_channel(
+    launch: Launch,
+    [single, by_four]: [Kernel; 2],
+    x: Shape,
+    epsilon: f32,
+    arguments: &[Argument],
+) -> Launch {
+    let channels = x.channels();
+    if channels.is_multiple_of(4) {
+        let threads = (x.len() / channels).div_ceil(4) * (channels / 4);
+        launch.then(by_four, arguments, &parameters(x, epsilon), threads)
+    } else {
+        launch.then(single, arguments, &parameters(x, epsilon), x.len())
+    }
+}
+
+fn parameters(x: Shape, epsilon: f32) -> BatchNormParams {
     BatchNormParams { len: x.len() as u32, channels: x.channels() as u32, epsilon }
 }
 
@@ -103,7 +138,7 @@ impl Operation for BatchNorm {
             Argument::Input(4),
             Argument::Output(0),
         ];
-        Launch::single(BATCH_NORM, &arguments, &parameters(inputs[0], self.epsilon), inputs[0].len())
+        launch_normalize(Launch::default(), inputs[0], self.epsilon, &arguments)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -124,7 +159,13 @@ impl Operation for BatchNormGrad {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
-        Launch::single(BATCH_NORM_GRAD, &arguments, &parameters(inputs[0], self.epsilon), inputs[0].len())
+        launch_by_channel(
+            Launch::default(),
+            [BATCH_NORM_GRAD, BATCH_NORM_GRAD_BY_FOUR],
+            inputs[0],
+            self.epsilon,
+            &arguments,
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

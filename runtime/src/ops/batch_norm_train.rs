@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::batch_norm::{BATCH_NORM, affine, factors, launch_parameter_grad, parameter_grad, parameters};
+use super::batch_norm::{affine, factors, launch_normalize, launch_parameter_grad, parameter_grad};
 use super::elementwise::in_parts;
 use super::launch::{Argument, Kernel, Launch, params};
 use super::reduce::{add_parts, channel_sum, channel_sum_params, parts, sum_channels};
@@ -80,7 +80,7 @@ impl Operation for BatchNormTrain {
         launch = launch.then(CHANNEL_SQUARES, &[input, mean, partial], &sums, parts * channels);
         launch = add_parts(launch, partial, variance, parts, channels, 0, channels, per_count);
         let arguments = [input, Input(1), Input(2), mean, variance, Output(0)];
-        launch.then(BATCH_NORM, &arguments, &parameters(x, self.epsilon), x.len())
+        launch_normalize(launch, x, self.epsilon, &arguments)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -139,7 +139,10 @@ impl Operation for Conv2d {
             [x, w] => (x, w, None),
             [x, w, b] => (x, w, Some(b)),
             _ => {
-                return Err(format!("takes an input, a weight and maybe a bias, got {} inputs", inputs.len()));
+                return Err(format!(
+                    "takes an input, a weight and maybe a bias, got {} inputs",
+                    inputs.len()
+                ));
             }
         };
         let y = self.output(x, w)?;

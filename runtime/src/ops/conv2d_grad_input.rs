@@ -39,7 +39,11 @@ const TILED: Kernel = Kernel {
 
 const LANES8: Kernel = Kernel {
     name: "conv2d_grad_input_lanes8",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_INPUT_LANES8],
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_INPUT_LANES8,
+    ],
     workgroup: 64,
 };
 

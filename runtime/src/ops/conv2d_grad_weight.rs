@@ -41,7 +41,11 @@ const TILED: Kernel = Kernel {
 
 const LANES8: Kernel = Kernel {
     name: "conv2d_grad_weight_lanes8",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_GRAD_WEIGHT_LANES8],
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_WEIGHT_LANES8,
+    ],
     workgroup: 64,
 };
 
@@ -59,7 +63,12 @@ impl Conv2dGradWeight {
         let mut launch = Launch::default();
         let partial = launch.scratch(parts * w.len());
         let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
-        launch = launch.then(kernel, &[Argument::Input(0), Argument::Input(1), partial], &parameters, tiles * parts);
+        launch = launch.then(
+            kernel,
+            &[Argument::Input(0), Argument::Input(1), partial],
+            &parameters,
+            tiles * parts,
+        );
         add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
     }
 }

@@ -59,7 +59,12 @@ impl Operation for Scale {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let parameters = ScaleParams { len: inputs[0].len() as u32, factor: self.factor };
-        Launch::single(SCALE, &[Argument::Input(0), Argument::Output(0)], &parameters, inputs[0].len())
+        Launch::single(
+            SCALE,
+            &[Argument::Input(0), Argument::Output(0)],
+            &parameters,
+            inputs[0].len().div_ceil(4),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -79,7 +84,12 @@ impl Operation for Copy {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let parameters = ScaleParams { len: inputs[0].len() as u32, factor: 1.0 };
-        Launch::single(SCALE, &[Argument::Input(0), Argument::Output(0)], &parameters, inputs[0].len())
+        Launch::single(
+            SCALE,
+            &[Argument::Input(0), Argument::Output(0)],
+            &parameters,
+            inputs[0].len().div_ceil(4),
+        )
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
