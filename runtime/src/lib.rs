@@ -2,6 +2,7 @@
 //!
 //! ONNX file -> [`Network`] -> [`Graph`] -> gradients -> plan -> dispatches -> update -> package.
 
+mod architectures;
 mod attacks;
 mod autodiff;
 mod cpu;
@@ -32,6 +33,7 @@ mod report;
 mod session;
 mod shape;
 
+pub use architectures::{Architecture, architectures};
 pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
