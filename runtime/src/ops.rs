@@ -91,6 +91,9 @@ macro_rules! operations {
         pub enum Op { $($(#[$doc])* $name($name),)* }
 
         impl Op {
+            /// The names of all operations, in order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$name(_) => stringify!($name),)* }
             }

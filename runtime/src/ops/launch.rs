@@ -25,6 +25,8 @@ pub struct Dispatch {
     pub arguments: Vec<Argument>,
     /// The bytes of the kernel's `Params`.
     pub parameters: Vec<u8>,
+    /// The names and types of its fields, which have to be those of the WGSL struct.
+    pub fields: &'static [(&'static str, &'static str)],
     /// Number of threads that have work; the last workgroup may be partly idle.
     pub threads: u64,
 }
@@ -37,27 +39,28 @@ pub struct Launch {
 }
 
 impl Launch {
-    pub fn single(
+    pub(crate) fn single(
         kernel: Kernel,
         arguments: &[Argument],
-        parameters: &impl bytemuck::NoUninit,
+        parameters: &impl Parameters,
         threads: usize,
     ) -> Self {
         Self::default().then(kernel, arguments, parameters, threads)
     }
 
     /// Adds a dispatch that runs after the ones before it.
-    pub fn then(
+    pub(crate) fn then(
         mut self,
         kernel: Kernel,
         arguments: &[Argument],
-        parameters: &impl bytemuck::NoUninit,
+        parameters: &impl Parameters,
         threads: usize,
     ) -> Self {
         self.dispatches.push(Dispatch {
             kernel,
             arguments: arguments.to_vec(),
             parameters: bytemuck::bytes_of(parameters).to_vec(),
+            fields: fields(parameters),
             threads: threads as u64,
         });
         self
@@ -70,8 +73,17 @@ impl Launch {
     }
 }
 
-/// Defines the host side of a kernel's `Params`: four-byte fields in the order of the WGSL struct.
-/// A test compares names, order and types with the shader.
+/// The host side of a kernel's `Params`.
+pub(crate) trait Parameters: bytemuck::NoUninit {
+    const FIELDS: &'static [(&'static str, &'static str)];
+}
+
+fn fields<P: Parameters>(_: &P) -> &'static [(&'static str, &'static str)] {
+    P::FIELDS
+}
+
+/// Defines [`Parameters`]: four-byte fields in the order of the WGSL struct. A test compares names,
+/// order and types with the shader.
 macro_rules! params {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$meta])*
@@ -79,10 +91,8 @@ macro_rules! params {
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
         $vis struct $name { $($vis $field: $type,)* }
 
-        impl $name {
-            #[cfg(test)]
-            pub(crate) const FIELDS: &'static [(&'static str, &'static str)] =
-                &[$((stringify!($field), stringify!($type)),)*];
+        impl super::launch::Parameters for $name {
+            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($type)),)*];
         }
     };
 }

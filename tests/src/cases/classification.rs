@@ -1,0 +1,83 @@
+//! Losses and metrics of logits.
+
+use adamant::Shape;
+use adamant::op::{Correct, CrossEntropy, CrossEntropyGrad, Op};
+
+use super::{Case, Input, PAST_ONE_GRID_ROW, normal};
+use crate::compare::Tolerance;
+
+fn logits(batch: usize, classes: usize) -> Shape {
+    Shape([batch, 1, 1, classes])
+}
+
+/// Loss, gradient and hit of the same logits and labels.
+fn all(name: &str, logits: Input, labels: Input) -> [Case; 3] {
+    let dloss = Input::Normal(labels.shape(), 1.0);
+    let inputs = [logits, labels];
+    [
+        Case::new(name, Op::CrossEntropy(CrossEntropy), inputs.clone()),
+        Case::new(name, Op::CrossEntropyGrad(CrossEntropyGrad), [&inputs[..], &[dloss]].concat()),
+        Case::new(name, Op::Correct(Correct), inputs).within(Tolerance::Exact),
+    ]
+}
+
+pub fn cases() -> Vec<Case> {
+    let random = |name: &str, batch: usize, classes: usize, deviation: f32| {
+        let labels = Input::Below(Shape::per_image(batch), classes as u32);
+        all(name, Input::Normal(logits(batch, classes), deviation), labels)
+    };
+    let given = |name: &str, classes: usize, rows: &[f32], labels: &[u32]| {
+        let rows = Input::Given(logits(labels.len(), classes), rows.to_vec());
+        all(name, rows, Input::Integers(Shape::per_image(labels.len()), labels.to_vec()))
+    };
+    let mut cases: Vec<Case> = [
+        random("2 classes", 7, 2, 2.0),
+        random("10 classes", 128, 10, 3.0),
+        random("1000 classes", 3, 1000, 2.0),
+        random("one image", 1, 5, 1.0),
+        random("a batch of 65", 65, 3, 1.0),
+        random("past one grid row", PAST_ONE_GRID_ROW, 2, 1.0),
+        given(
+            "extreme logits",
+            3,
+            &[1e4, -1e4, 0.0, 1e4, -1e4, 0.0, -1e30, 0.0, 1.0, 80.0, 80.0, -80.0, -9e3, -9e3, -9e3],
+            &[0, 1, 0, 1, 2],
+        ),
+        given("equal logits", 4, &[0.5; 12], &[0, 1, 3]),
+    ]
+    .concat();
+    // The lowest class wins a tie, and what is not finite is never right.
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let rows = [
+        [1.0, 1.0, 0.0],
+        [1.0, 1.0, 0.0],
+        [0.0, 2.0, 2.0],
+        [0.0, 2.0, 2.0],
+        [nan, 1.0, 0.0],
+        [5.0, nan, 0.0],
+        [nan, nan, nan],
+        [infinity, 0.0, 0.0],
+        [5.0, -infinity, 0.0],
+        [-0.0, 0.0, -1.0],
+        [0.0, -0.0, -1.0],
+    ];
+    let labels = [0, 1, 1, 2, 1, 0, 0, 0, 0, 0, 1];
+    let inputs = [
+        Input::Given(logits(labels.len(), 3), rows.concat()),
+        Input::Integers(Shape::per_image(labels.len()), labels.to_vec()),
+    ];
+    cases.push(Case::new("ties and NaN", Op::Correct(Correct), inputs).within(Tolerance::Exact));
+    cases.push(
+        Case::new(
+            "no weight on some images",
+            Op::CrossEntropyGrad(CrossEntropyGrad),
+            [
+                normal(logits(4, 6)),
+                Input::Below(Shape::per_image(4), 6),
+                Input::Given(Shape::per_image(4), vec![0.0, 1.0, -0.5, 0.0]),
+            ],
+        )
+        .within(Tolerance::Close),
+    );
+    cases
+}

@@ -1,0 +1,191 @@
+//! Convolution and its two gradients, all over the same geometries.
+
+use adamant::op::{Conv2d, Conv2dGradInput, Conv2dGradWeight, Op};
+use adamant::{Shape, Tensor};
+
+use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape, vector};
+use crate::compare::Tolerance;
+
+/// The shapes and attributes of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    pub name: &'static str,
+    pub x: Shape,
+    /// Kernel height, kernel width, input channels of a group, output channels.
+    pub w: Shape,
+    pub conv: Conv2d,
+}
+
+impl Geometry {
+    /// Stride 1, no padding, one group.
+    const fn new(name: &'static str, x: [usize; 4], w: [usize; 4]) -> Self {
+        Self { name, x: Shape(x), w: Shape(w), conv: Conv2d::LINEAR }
+    }
+
+    const fn stride(mut self, stride: [usize; 2]) -> Self {
+        self.conv.stride = stride;
+        self
+    }
+
+    const fn pads(mut self, pads: [usize; 4]) -> Self {
+        self.conv.pads = pads;
+        self
+    }
+
+    const fn dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.conv.dilation = dilation;
+        self
+    }
+
+    const fn groups(mut self, groups: usize) -> Self {
+        self.conv.groups = groups;
+        self
+    }
+
+    /// The output's shape, from the definition.
+    pub fn y(&self) -> Shape {
+        let [top, left, bottom, right] = self.conv.pads;
+        let size = |size: usize, pads: usize, axis: usize| {
+            (size + pads - (self.w.0[axis] - 1) * self.conv.dilation[axis] - 1) / self.conv.stride[axis] + 1
+        };
+        let height = size(self.x.height(), top + bottom, 0);
+        let width = size(self.x.width(), left + right, 1);
+        shape(self.x.batch(), height, width, self.w.channels())
+    }
+
+    fn weight(&self) -> Input {
+        let terms = self.w.0[0] * self.w.0[1] * self.w.0[2];
+        Input::Normal(self.w, 1.0 / (terms as f32).sqrt())
+    }
+}
+
+/// Geometries that every kernel is tested on.
+pub const GEOMETRIES: &[Geometry] = &[
+    Geometry::new("3x3", [2, 8, 8, 8], [3, 3, 8, 8]).pads([1; 4]),
+    Geometry::new("3x3 without padding", [2, 7, 9, 4], [3, 3, 4, 8]),
+    Geometry::new("stride 2, odd sizes", [2, 9, 7, 8], [3, 3, 8, 12]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("stride 2, even sizes", [2, 8, 10, 8], [3, 3, 8, 8]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("stride 2, three channels", [2, 9, 10, 3], [3, 3, 3, 6]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("stride 2 by 1", [2, 9, 10, 4], [3, 3, 4, 4]).stride([2, 1]).pads([1; 4]),
+    Geometry::new("stride 1 by 3", [1, 6, 14, 5], [3, 3, 5, 3]).stride([1, 3]).pads([1; 4]),
+    Geometry::new("1x1", [2, 5, 6, 16], [1, 1, 16, 8]),
+    Geometry::new("1x1, odd channels", [2, 5, 6, 7], [1, 1, 7, 9]),
+    Geometry::new("1x1, stride 2, odd sizes", [2, 7, 5, 8], [1, 1, 8, 16]).stride([2, 2]),
+    Geometry::new("1x1, stride 2, even sizes", [2, 6, 8, 6], [1, 1, 6, 10]).stride([2, 2]),
+    Geometry::new("1x1 with padding", [2, 4, 5, 4], [1, 1, 4, 4]).pads([1, 2, 0, 1]),
+    Geometry::new("7x7, stride 2", [1, 23, 19, 3], [7, 7, 3, 8]).stride([2, 2]).pads([3; 4]),
+    Geometry::new("5x3 kernel", [2, 9, 8, 4], [5, 3, 4, 8]).pads([2, 1, 2, 1]),
+    Geometry::new("1x7 kernel", [2, 4, 12, 4], [1, 7, 4, 4]).pads([0, 3, 0, 3]),
+    Geometry::new("even kernel", [2, 7, 8, 4], [2, 4, 4, 4]).pads([1, 1, 0, 2]),
+    Geometry::new("2 groups", [2, 6, 7, 8], [3, 3, 4, 8]).pads([1; 4]).groups(2),
+    Geometry::new("3 groups, stride 2", [2, 7, 6, 9], [3, 3, 3, 15]).stride([2, 2]).pads([1; 4]).groups(3),
+    Geometry::new("1x1, 2 groups", [2, 4, 5, 6], [1, 1, 3, 10]).groups(2),
+    Geometry::new("depthwise", [2, 6, 7, 6], [3, 3, 1, 6]).pads([1; 4]).groups(6),
+    Geometry::new("depthwise, two filters a channel", [2, 6, 5, 5], [3, 3, 1, 10]).pads([1; 4]).groups(5),
+    Geometry::new("dilation 2", [2, 9, 8, 4], [3, 3, 4, 4]).pads([2; 4]).dilation([2, 2]),
+    Geometry::new("dilation 3 by 1", [2, 9, 8, 3], [3, 3, 3, 4]).pads([3, 1, 3, 1]).dilation([3, 1]),
+    Geometry::new("dilation 2, stride 2", [2, 10, 9, 4], [3, 3, 4, 8]).stride([2, 2]).pads([2; 4]).dilation([2, 2]),
+    Geometry::new("dilation 2, stride 3, 2 groups", [1, 11, 12, 4], [3, 2, 2, 6])
+        .stride([3, 3])
+        .pads([2, 1, 0, 1])
+        .dilation([2, 2])
+        .groups(2),
+    Geometry::new("asymmetric pads", [2, 6, 5, 4], [3, 3, 4, 4]).pads([1, 0, 2, 1]),
+    Geometry::new("asymmetric pads, stride 2", [2, 6, 5, 3], [3, 3, 3, 4]).stride([2, 2]).pads([0, 2, 1, 0]),
+    Geometry::new("3 to 5 channels", [2, 5, 6, 3], [3, 3, 3, 5]).pads([1; 4]),
+    Geometry::new("12 to 20 channels", [2, 5, 9, 12], [3, 3, 12, 20]).pads([1; 4]),
+    Geometry::new("4 to 4 channels", [2, 5, 9, 4], [3, 3, 4, 4]).pads([1; 4]),
+    Geometry::new("4 to 6 channels", [2, 5, 9, 4], [3, 3, 4, 6]).pads([1; 4]),
+    Geometry::new("one channel to one", [2, 9, 9, 1], [3, 3, 1, 1]).pads([1; 4]),
+    Geometry::new("width 13", [1, 6, 13, 8], [3, 3, 8, 8]).pads([1; 4]),
+    Geometry::new("width 17, three channels", [1, 6, 17, 3], [3, 3, 3, 7]).pads([1; 4]),
+    Geometry::new("width 1", [2, 9, 1, 4], [3, 3, 4, 8]).pads([1; 4]),
+    Geometry::new("height 1", [2, 1, 9, 4], [3, 3, 4, 8]).pads([1; 4]),
+    Geometry::new("batch 1", [1, 8, 8, 8], [3, 3, 8, 8]).pads([1; 4]),
+    Geometry::new("batch 5", [5, 6, 6, 4], [3, 3, 4, 4]).pads([1; 4]),
+    Geometry::new("kernel as large as the image", [2, 5, 6, 4], [5, 6, 4, 8]),
+    Geometry::new("stride 3", [2, 10, 11, 4], [3, 3, 4, 4]).stride([3, 3]).pads([1; 4]),
+    Geometry::new("stride larger than the kernel", [2, 11, 10, 4], [2, 2, 4, 4]).stride([3, 3]),
+    Geometry::new("stride larger than the kernel, odd channels", [2, 11, 10, 3], [1, 2, 3, 5]).stride([4, 3]),
+    Geometry::new("more padding than needed", [2, 5, 6, 4], [3, 3, 4, 4]).pads([4; 4]),
+    Geometry::new("more padding than needed, stride 2", [2, 5, 6, 3], [3, 3, 3, 2]).stride([2, 2]).pads([4, 5, 3, 4]),
+    Geometry::new("a layer of a ResNet", [4, 16, 16, 32], [3, 3, 32, 64]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
+    Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
+    Geometry::new("linear, 33 to 17", [3, 1, 1, 33], [1, 1, 33, 17]),
+    Geometry::new("linear, one image", [1, 1, 1, 12], [1, 1, 12, 2]),
+];
+
+/// A thread for each element, and more of them than one grid row has.
+const LONG: Geometry =
+    Geometry::new("past one grid row", [1, PAST_ONE_GRID_ROW / 2000 + 1, 1, 2000], [1, 1, 1, 2000]).groups(2000);
+
+/// More weights than one grid row has threads.
+const WIDE: Geometry = Geometry::new("linear, past one grid row", [1, 1, 1, 4099], [1, 1, 4099, 4099]);
+
+pub fn forward() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for geometry in GEOMETRIES.iter().chain([&LONG]) {
+        let op = Op::Conv2d(geometry.conv);
+        let inputs = [normal(geometry.x), geometry.weight()];
+        cases.push(Case::new(geometry.name, op.clone(), inputs.clone()));
+        let with_bias = [&inputs[..], &[vector(geometry.w.channels())]].concat();
+        cases.push(Case::new(&format!("{}, with bias", geometry.name), op, with_bias));
+    }
+    cases
+}
+
+pub fn grad_input() -> Vec<Case> {
+    let case = |geometry: &Geometry| {
+        let [_, height, width, channels] = geometry.x.0;
+        let op = Conv2dGradInput { conv: geometry.conv, input: [height, width, channels] };
+        Case::new(geometry.name, Op::Conv2dGradInput(op), [normal(geometry.y()), geometry.weight()])
+    };
+    GEOMETRIES.iter().chain([&LONG]).map(case).collect()
+}
+
+pub fn grad_weight() -> Vec<Case> {
+    let case = |geometry: &Geometry| {
+        let y = geometry.y();
+        let op = Conv2dGradWeight { conv: geometry.conv, weight: geometry.w };
+        // The sum runs over all pixels; keep it around 1.
+        let dy = Input::Normal(y, 1.0 / ((y.len() / y.channels()) as f32).sqrt());
+        Case::new(geometry.name, Op::Conv2dGradWeight(op), [normal(geometry.x), dy])
+    };
+    let many_pixels = Geometry::new("many pixels", [16, 32, 32, 8], [3, 3, 8, 8]).pads([1; 4]);
+    let odd_pixels = Geometry::new("many pixels, odd channels", [8, 31, 33, 3], [3, 3, 3, 5]).pads([1; 4]);
+    let mut cases: Vec<Case> = GEOMETRIES.iter().map(case).collect();
+    cases.extend([&many_pixels, &odd_pixels, &WIDE].map(case));
+    cases
+}
+
+/// The convolution by its definition, in f64.
+pub fn reference(conv: &Conv2d, x: &Tensor, w: &Tensor, y: Shape) -> Tensor {
+    let [kernel_h, kernel_w, channels, filters] = w.shape.0;
+    let at = |t: &Tensor, n: usize, i: usize, j: usize, c: usize| {
+        let [_, height, width, channels] = t.shape.0;
+        f64::from(t.data[((n * height + i) * width + j) * channels + c])
+    };
+    let mut out = Tensor::zeros(y);
+    for (index, value) in out.data.iter_mut().enumerate() {
+        let o = index % filters;
+        let q = index / filters % y.width();
+        let p = index / filters / y.width() % y.height();
+        let n = index / y.per_batch();
+        let first = o / (filters / conv.groups) * channels;
+        let mut sum = 0.0;
+        for (r, s) in (0..kernel_h * kernel_w).map(|k| (k / kernel_w, k % kernel_w)) {
+            let i = (p * conv.stride[0] + r * conv.dilation[0]).checked_sub(conv.pads[0]);
+            let j = (q * conv.stride[1] + s * conv.dilation[1]).checked_sub(conv.pads[1]);
+            let inside = |at: Option<usize>, size: usize| at.filter(|&at| at < size);
+            if let (Some(i), Some(j)) = (inside(i, x.shape.height()), inside(j, x.shape.width())) {
+                sum += (0..channels).map(|c| at(x, n, i, j, first + c) * at(w, r, s, c, o)).sum::<f64>();
+            }
+        }
+        *value = sum as f32;
+    }
+    out
+}
+
+/// The tolerance that the CPU twin keeps to the definition.
+pub const REFERENCE: Tolerance = Tolerance::Approximate;

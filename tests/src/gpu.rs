@@ -1,0 +1,15 @@
+//! The device that kernels are tested on.
+
+use adamant::{Device, DeviceChoice};
+
+/// Opens the first adapter, hardware before software.
+///
+/// # Panics
+/// When there is none: a kernel test that did not run must not count as passed.
+pub fn gpu() -> Device {
+    assert!(
+        !adamant::adapters().is_empty(),
+        "no adapter: the WGSL kernels cannot run; install one with `apt-get install mesa-vulkan-drivers`"
+    );
+    Device::open(&DeviceChoice::Gpu).unwrap_or_else(|e| panic!("the adapter does not open: {e}"))
+}

@@ -1,0 +1,89 @@
+//! One operation, alone in a graph.
+
+use adamant::{Device, Graph, Plan, Shape, Tensor, Variable};
+
+use crate::cases::Case;
+use crate::compare::Failures;
+use crate::compare::compare;
+use crate::gpu::gpu;
+
+/// A graph of one operation with the buffers that it reads and writes.
+pub struct Single {
+    pub graph: Graph,
+    pub inputs: Vec<Variable>,
+    pub outputs: Vec<Variable>,
+    /// The shapes of what the operation writes.
+    pub shapes: Vec<Shape>,
+}
+
+/// Builds the graph of a case. The operation writes straight into variables, so that no other
+/// operation has a part in the result.
+pub fn single(case: &Case, device: &mut Device) -> adamant::Result<Single> {
+    let mut graph = Graph::new();
+    graph.set_label(&case.name);
+    let mut variables = |shapes: &[Shape]| -> adamant::Result<Vec<Variable>> {
+        shapes.iter().map(|shape| device.variable(shape.len())).collect()
+    };
+    let input_shapes: Vec<Shape> = case.inputs.iter().map(|input| input.shape()).collect();
+    let inputs = variables(&input_shapes)?;
+    let values: Vec<_> = inputs.iter().zip(&input_shapes).map(|(v, s)| graph.variable(*v, *s)).collect();
+    let shapes: Vec<Shape> = if case.state.is_empty() {
+        // A copy of the graph tells the shapes.
+        let mut probe = graph.clone();
+        probe.add_all(case.op.clone(), &values)?.into_iter().map(|v| probe.shape(v)).collect()
+    } else {
+        case.state.iter().map(|state| state.shape()).collect()
+    };
+    let outputs = variables(&shapes)?;
+    let targets: Vec<_> = outputs.iter().zip(&shapes).map(|(v, s)| graph.variable(*v, *s)).collect();
+    graph.update(case.op.clone(), &values, &targets)?;
+    Ok(Single { graph, inputs, outputs, shapes })
+}
+
+/// Runs a case and returns what it wrote.
+pub fn run(case: &Case, device: &mut Device) -> adamant::Result<Vec<Tensor>> {
+    let Single { graph, inputs, outputs, shapes } = single(case, device)?;
+    let stream = case.stream();
+    for (position, (input, &variable)) in case.inputs.iter().zip(&inputs).enumerate() {
+        device.write(variable, &input.values(&stream, position));
+    }
+    for (i, (&variable, shape)) in outputs.iter().zip(&shapes).enumerate() {
+        let before = match case.state.get(i) {
+            Some(state) => state.values(&stream, case.inputs.len() + i),
+            // An element that the operation forgets to write stays NaN, which nothing agrees with.
+            None => vec![f32::NAN; shape.len()],
+        };
+        device.write(variable, &before);
+    }
+    let mut program = device.compile(&graph)?;
+    device.run(&mut program)?;
+    outputs.iter().zip(shapes).map(|(&variable, shape)| Ok(Tensor::new(shape, device.read(variable)?))).collect()
+}
+
+/// Runs every case on the GPU and on the CPU, and panics with all that differ.
+#[track_caller]
+pub fn check_twins(cases: &[Case]) {
+    let (mut cpu, mut gpu) = (Device::cpu(), gpu());
+    let mut failures = Failures::new();
+    for case in cases {
+        failures.check(&case.name, twins_agree(case, &mut gpu, &mut cpu));
+    }
+    failures.report();
+}
+
+fn twins_agree(case: &Case, gpu: &mut Device, cpu: &mut Device) -> Result<(), String> {
+    let expected = run(case, cpu).map_err(|e| e.to_string())?;
+    let found = run(case, gpu).map_err(|e| e.to_string())?;
+    if expected.is_empty() {
+        return Err("the operation writes nothing".into());
+    }
+    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        compare(&found.data, &expected.data, case.tolerance).map_err(|e| format!("output {i}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// The plan of a case under `limits`.
+pub fn plan(case: &Case, limits: &adamant::Limits) -> adamant::Result<Plan> {
+    Plan::new(&single(case, &mut Device::cpu())?.graph, limits)
+}

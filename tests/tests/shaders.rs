@@ -1,0 +1,251 @@
+//! The kernels and the launches that use them fit together: WGSL on one side, Rust on the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use adamant::Limits;
+use adamant::op::{Argument, Dispatch, Kernel, Launch};
+use adamant_tests::cases;
+use adamant_tests::run::plan;
+use adamant_tests::Failures;
+use naga::{AddressSpace, Binding, ResourceBinding, ScalarKind, StorageAccess, TypeInner};
+
+/// The launches of every case, with the case's name.
+fn launches() -> Vec<(String, Launch)> {
+    let mut launches = Vec::new();
+    for case in cases::all() {
+        let plan = plan(&case, &Limits::WEBGPU).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        launches.extend(plan.steps.into_iter().map(|step| (case.name.clone(), step.launch)));
+    }
+    launches
+}
+
+/// A kernel as naga reads it.
+struct Reflection {
+    workgroup: [u32; 3],
+    /// Whether each storage binding is writable, in binding order.
+    writable: Vec<bool>,
+    /// Names and types of the fields of `Params`, which is the last binding.
+    params: Vec<(String, &'static str)>,
+    params_size: u32,
+}
+
+fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
+    let source = kernel.sources.concat();
+    let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source))?;
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&source))?;
+    let [entry] = module.entry_points.as_slice() else {
+        return Err(format!("{} entry points", module.entry_points.len()));
+    };
+    if entry.name != "main" || entry.stage != naga::ShaderStage::Compute {
+        return Err(format!("the entry point is {:?} '{}'", entry.stage, entry.name));
+    }
+    // The thread index is made of the local index, so a workgroup has one dimension.
+    let uses_local = entry.function.arguments.iter().any(|a| {
+        matches!(a.binding, Some(Binding::BuiltIn(naga::BuiltIn::LocalInvocationIndex)))
+    });
+    if !uses_local {
+        return Err("does not ask for local_invocation_index".into());
+    }
+    let mut bindings: BTreeMap<u32, (AddressSpace, &naga::Type)> = BTreeMap::new();
+    for (handle, variable) in module.global_variables.iter() {
+        let Some(ResourceBinding { group, binding }) = variable.binding else { continue };
+        if group != 0 {
+            return Err(format!("binding {binding} is in group {group}"));
+        }
+        if info.get_entry_point(0)[handle].is_empty() {
+            // A layout made from the shader leaves unused bindings out, and binding them fails.
+            return Err(format!("binding {binding} is not used"));
+        }
+        bindings.insert(binding, (variable.space, &module.types[variable.ty]));
+    }
+    if bindings.keys().copied().ne(0..bindings.len() as u32) {
+        return Err(format!("bindings are numbered {:?}", bindings.keys().collect::<Vec<_>>()));
+    }
+    let Some((_, (AddressSpace::Uniform, params))) = bindings.pop_last() else {
+        return Err("the last binding is not a uniform".into());
+    };
+    let TypeInner::Struct { members, span } = &params.inner else { return Err("Params is not a struct".into()) };
+    if params.name.as_deref() != Some("Params") {
+        return Err(format!("the last binding is of type {:?}", params.name));
+    }
+    let writable = bindings
+        .values()
+        .map(|(space, _)| match space {
+            AddressSpace::Storage { access } => Ok(access.contains(StorageAccess::STORE)),
+            other => Err(format!("a binding is in {other:?}")),
+        })
+        .collect::<Result<_, _>>()?;
+    let fields = members
+        .iter()
+        .map(|member| {
+            let kind = match &module.types[member.ty].inner {
+                TypeInner::Scalar(scalar) if scalar.width == 4 => match scalar.kind {
+                    ScalarKind::Uint => "u32",
+                    ScalarKind::Sint => "i32",
+                    ScalarKind::Float => "f32",
+                    other => return Err(format!("a field of kind {other:?}")),
+                },
+                other => return Err(format!("a field of type {other:?}")),
+            };
+            Ok((member.name.clone().unwrap_or_default(), kind))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Reflection { workgroup: entry.workgroup_size, writable, params: fields, params_size: *span })
+}
+
+/// The distinct kernels of all launches.
+fn kernels(launches: &[(String, Launch)]) -> BTreeMap<&'static str, Kernel> {
+    launches.iter().flat_map(|(_, l)| &l.dispatches).map(|d| (d.kernel.name, d.kernel)).collect()
+}
+
+#[test]
+fn kernels_are_valid_in_webgpu() {
+    let mut failures = Failures::new();
+    for (name, kernel) in kernels(&launches()) {
+        let result = reflect(&kernel).and_then(|r| {
+            let expected = [kernel.workgroup, 1, 1];
+            if r.workgroup == expected {
+                Ok(())
+            } else {
+                Err(format!("a workgroup of {:?}, the launch expects {expected:?}", r.workgroup))
+            }
+        });
+        failures.check(name, result);
+    }
+    failures.report();
+}
+
+/// A kernel that no case launches is tested by nobody.
+#[test]
+fn every_shader_is_launched() {
+    let launches = launches();
+    let used: BTreeSet<&str> = kernels(&launches).values().flat_map(|k| k.sources.iter().copied()).collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shaders");
+    let mut failures = Failures::new();
+    for folder in [folder.join("shared"), folder] {
+        for file in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = file.expect("the folder is readable").path();
+            if path.extension().is_some_and(|e| e == "wgsl") {
+                let source = std::fs::read_to_string(&path).expect("the file is readable");
+                let found = used.contains(source.as_str());
+                let result = if found { Ok(()) } else { Err("no case launches it".into()) };
+                failures.check(&path.display().to_string(), result);
+            }
+        }
+    }
+    failures.report();
+}
+
+#[test]
+fn bindings_match_arguments() {
+    let launches = launches();
+    let reflections = kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
+    let mut failures = Failures::new();
+    for (case, launch) in &launches {
+        let mut written = BTreeSet::new();
+        for dispatch in &launch.dispatches {
+            let name = format!("{case}: {}", dispatch.kernel.name);
+            let result = match &reflections[dispatch.kernel.name] {
+                Ok(reflection) => binds(dispatch, reflection, &mut written),
+                Err(message) => Err(message.clone()),
+            };
+            failures.check(&name, result);
+        }
+    }
+    failures.report();
+}
+
+/// An argument that can be sorted.
+fn key(argument: Argument) -> (u8, usize) {
+    match argument {
+        Argument::Input(i) => (0, i),
+        Argument::Output(i) => (1, i),
+        Argument::Scratch(i) => (2, i),
+    }
+}
+
+fn binds(dispatch: &Dispatch, kernel: &Reflection, written: &mut BTreeSet<(u8, usize)>) -> Result<(), String> {
+    let arguments = &dispatch.arguments;
+    if kernel.writable.len() != arguments.len() {
+        return Err(format!("{} bindings for {} arguments", kernel.writable.len(), arguments.len()));
+    }
+    if arguments.len() > Limits::WEBGPU.storage_buffers as usize {
+        return Err(format!("{} storage buffers", arguments.len()));
+    }
+    if !kernel.writable.is_sorted() || !kernel.writable.contains(&true) {
+        return Err(format!("it should read first and then write, but writes {:?}", kernel.writable));
+    }
+    let (mut reads, mut writes) = (BTreeSet::new(), BTreeSet::new());
+    for (&argument, &writable) in arguments.iter().zip(&kernel.writable) {
+        match (argument, writable) {
+            (Argument::Input(i), true) => return Err(format!("writes input {i}")),
+            (Argument::Scratch(i), false) if !written.contains(&key(argument)) => {
+                return Err(format!("reads scratch {i} before a dispatch has written it"));
+            }
+            (_, false) => drop(reads.insert(key(argument))),
+            (_, true) if !writes.insert(key(argument)) => return Err(format!("binds {argument:?} twice to write")),
+            (_, true) => {}
+        }
+    }
+    // WebGPU refuses a buffer that one dispatch binds both ways.
+    if let Some(both) = reads.intersection(&writes).next() {
+        return Err(format!("binds {both:?} to read and to write"));
+    }
+    written.extend(writes);
+    Ok(())
+}
+
+#[test]
+fn outputs_are_written() {
+    let launches = launches();
+    let reflections = kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
+    let mut failures = Failures::new();
+    for case in cases::all() {
+        let plan = plan(&case, &Limits::WEBGPU).expect("it planned before");
+        for step in &plan.steps {
+            let written: BTreeSet<(u8, usize)> = step
+                .launch
+                .dispatches
+                .iter()
+                .flat_map(|d| {
+                    let writable = reflections[d.kernel.name].as_ref().map(|r| r.writable.clone()).unwrap_or_default();
+                    d.arguments.iter().copied().zip(writable).filter(|(_, w)| *w).map(|(a, _)| key(a)).collect::<Vec<_>>()
+                })
+                .collect();
+            for i in 0..step.outputs.len() {
+                let found = written.contains(&key(Argument::Output(i)));
+                let result = if found { Ok(()) } else { Err(format!("nothing writes output {i}")) };
+                failures.check(&case.name, result);
+            }
+        }
+    }
+    failures.report();
+}
+
+#[test]
+fn params_match_the_host() {
+    let launches = launches();
+    let mut failures = Failures::new();
+    let mut seen = BTreeSet::new();
+    for dispatch in launches.iter().flat_map(|(_, l)| &l.dispatches) {
+        // Fields and size are those of a type: one launch of each kernel tells them.
+        if seen.insert((dispatch.kernel.name, dispatch.fields)) {
+            failures.check(dispatch.kernel.name, params_match(dispatch));
+        }
+    }
+    failures.report();
+}
+
+fn params_match(dispatch: &Dispatch) -> Result<(), String> {
+    let kernel = reflect(&dispatch.kernel)?;
+    let host: Vec<(String, &str)> = dispatch.fields.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+    if host != kernel.params {
+        return Err(format!("the host has {host:?}, the shader {:?}", kernel.params));
+    }
+    if kernel.params_size as usize != dispatch.parameters.len() {
+        return Err(format!("{} bytes, the shader has {}", dispatch.parameters.len(), kernel.params_size));
+    }
+    Ok(())
+}
