@@ -13,4 +13,4 @@ pub use run::{EpochMetrics, RunDirectory};
 pub use schedule::{Schedule, ScheduleKind};
 pub use trainer::{Event, Trainer, TrainerOptions};
 
-pub use crate::optim::{OptimizerConfig, OptimizerKind};
+pub use crate::optim::{Optimizer, OptimizerConfig, OptimizerKind};

@@ -51,7 +51,8 @@ impl Case {
     /// The random numbers of this case: those of its name, so that they stay the same when other
     /// cases come and go.
     pub fn stream(&self) -> Stream {
-        let seed = self.name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte));
+        let seed =
+            self.name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte));
         Stream::new(seed, Purpose::Probe, 0, 0)
     }
 }

@@ -36,7 +36,8 @@ impl Golden {
 
     fn bytes(&self, name: &str, dtype: Dtype) -> (Vec<usize>, Vec<u8>) {
         let tensors = self.tensors();
-        let tensor = tensors.tensor(name).unwrap_or_else(|e| panic!("{}: '{name}': {e}", self.path.display()));
+        let tensor =
+            tensors.tensor(name).unwrap_or_else(|e| panic!("{}: '{name}': {e}", self.path.display()));
         assert_eq!(tensor.dtype(), dtype, "{}: type of '{name}'", self.path.display());
         (tensor.shape().to_vec(), tensor.data().to_vec())
     }

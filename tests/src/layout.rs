@@ -23,7 +23,8 @@ pub fn nchw_to_nhwc(dims: [usize; 4], data: &[f32]) -> Tensor {
 /// The inverse of [`nchw_to_nhwc`]; the result's shape is batch x channels x height x width.
 pub fn nhwc_to_nchw(tensor: &Tensor) -> Tensor {
     let [batch, height, width, channels] = tensor.shape.0;
-    let data = permute(tensor.shape.0, &tensor.data, |[n, h, w, c]| ((n * channels + c) * height + h) * width + w);
+    let data =
+        permute(tensor.shape.0, &tensor.data, |[n, h, w, c]| ((n * channels + c) * height + h) * width + w);
     Tensor::new(Shape([batch, channels, height, width]), data)
 }
 
@@ -37,6 +38,7 @@ pub fn oihw_to_hwio(dims: [usize; 4], data: &[f32]) -> Tensor {
 /// The inverse of [`oihw_to_hwio`]; the result's shape is output x input x height x width.
 pub fn hwio_to_oihw(tensor: &Tensor) -> Tensor {
     let [height, width, inputs, outputs] = tensor.shape.0;
-    let data = permute(tensor.shape.0, &tensor.data, |[h, w, i, o]| ((o * inputs + i) * height + h) * width + w);
+    let data =
+        permute(tensor.shape.0, &tensor.data, |[h, w, i, o]| ((o * inputs + i) * height + h) * width + w);
     Tensor::new(Shape([outputs, inputs, height, width]), data)
 }

@@ -57,7 +57,11 @@ pub fn run(case: &Case, device: &mut Device) -> adamant::Result<Vec<Tensor>> {
     }
     let mut program = device.compile(&graph)?;
     device.run(&mut program)?;
-    outputs.iter().zip(shapes).map(|(&variable, shape)| Ok(Tensor::new(shape, device.read(variable)?))).collect()
+    outputs
+        .iter()
+        .zip(shapes)
+        .map(|(&variable, shape)| Ok(Tensor::new(shape, device.read(variable)?)))
+        .collect()
 }
 
 /// Runs every case on the GPU and on the CPU, and panics with all that differ.

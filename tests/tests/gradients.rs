@@ -5,8 +5,8 @@
 //! gradient, or takes it for a constant, cannot pass.
 
 use adamant::op::{
-    Add, AvgPool, BatchNorm, BatchNormTrain, ChannelAffine, Conv2d, Copy, Correct, CrossEntropy, Flatten, MaxPool,
-    Normalize, Op, Pad, Relu, Scale, Slice, Spread, Sum,
+    Add, AvgPool, BatchNorm, BatchNormTrain, ChannelAffine, Conv2d, Copy, Correct, CrossEntropy, Flatten,
+    MaxPool, Normalize, Op, Pad, Relu, Scale, Slice, Spread, Sum,
 };
 use adamant::{Device, Error, Graph, Result, Shape, Tensor, ValueId, Variable, differentiate};
 use adamant_tests::cases::convolution::GEOMETRIES;
@@ -54,7 +54,8 @@ fn loss(graph: &mut Graph, device: &mut Device, case: &Case, y: ValueId) -> Valu
     let flat = add(graph, Op::Flatten(Flatten), &[y]);
     let flat = scale(graph, -0.6, flat);
     let shape = graph.shape(flat);
-    let weight = Input::Normal(Shape([1, 1, shape.channels(), CLASSES]), 1.0 / (shape.channels() as f32).sqrt());
+    let weight =
+        Input::Normal(Shape([1, 1, shape.channels(), CLASSES]), 1.0 / (shape.channels() as f32).sqrt());
     let labels = Input::Below(Shape::per_image(shape.batch()), CLASSES as u32);
     let mut constant = |graph: &mut Graph, input: &Input, position: usize| {
         let values = input.values(&case.stream(), position);
@@ -138,7 +139,8 @@ impl Probe {
             let direction = normal(Shape::vector(values.len())).values(&case.stream(), 200 + k);
             let rise = self.moved(i, &direction, STEP)? - self.moved(i, &direction, -STEP)?;
             let slope = rise / (2.0 * f64::from(STEP));
-            let product: f64 = gradient.iter().zip(&direction).map(|(&g, &d)| f64::from(g) * f64::from(d)).sum();
+            let product: f64 =
+                gradient.iter().zip(&direction).map(|(&g, &d)| f64::from(g) * f64::from(d)).sum();
             found.push((product / length) as f32);
             expected.push((slope / length) as f32);
         }
@@ -352,12 +354,16 @@ fn no_derivative_names_operation_and_node() {
     let mut graph = Graph::new();
     let logits = device.variable(6).expect("host memory");
     let labels = device.variable(2).expect("host memory");
-    let (logits, labels) = (graph.variable(logits, shape(2, 1, 1, 3)), graph.variable(labels, Shape::per_image(2)));
+    let (logits, labels) =
+        (graph.variable(logits, shape(2, 1, 1, 3)), graph.variable(labels, Shape::per_image(2)));
     graph.set_label("accuracy");
     let correct = add(&mut graph, Op::Correct(Correct), &[logits, labels]);
     let loss = add(&mut graph, Op::Sum(Sum { factor: 1.0 }), &[correct]);
     let error = differentiate(&mut graph, loss, &[logits]).expect_err("correctness has no gradient");
-    assert!(matches!(&error, Error::NotDifferentiable { op: "Correct", node } if node == "accuracy"), "{error}");
+    assert!(
+        matches!(&error, Error::NotDifferentiable { op: "Correct", node } if node == "accuracy"),
+        "{error}"
+    );
     assert_eq!(error.to_string(), "no gradient is defined for Correct (node 'accuracy')");
 }
 

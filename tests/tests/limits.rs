@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use adamant::op::{Accumulate, Add, BatchNormTrain, Conv2d, Copy, Fill, Op, Relu, Scale, Sum};
 use adamant::{Device, Graph, Limits, Operand, Plan, Result, Shape, Slot, ValueId, differentiate};
+use adamant_tests::Failures;
 use adamant_tests::cases;
 use adamant_tests::run::plan;
-use adamant_tests::Failures;
 
 const RELU: Op = Op::Relu(Relu::PLAIN);
 
@@ -28,7 +28,8 @@ fn layer(batch: usize) -> Graph {
     let mut graph = Graph::new();
     let [out] = variables(&mut graph, [Shape([batch, 8, 8, 16])]);
     graph.set_label("layer1.conv");
-    let x = graph.add(Op::Fill(Fill { value: 1.0, shape: Shape([batch, 8, 8, 4]) }), &[]).expect("shapes fit");
+    let x =
+        graph.add(Op::Fill(Fill { value: 1.0, shape: Shape([batch, 8, 8, 4]) }), &[]).expect("shapes fit");
     let w = graph.add(Op::Fill(Fill { value: 1.0, shape: Shape([1, 1, 4, 16]) }), &[]).expect("shapes fit");
     graph.update(Op::Conv2d(Conv2d::LINEAR), &[x, w], &[out]).expect("shapes fit");
     graph
@@ -66,7 +67,10 @@ fn workgroups_fold_into_a_second_dimension() {
     let limits = Limits { workgroups_per_dimension: 10, ..Limits::WEBGPU };
     Plan::new(&chain(6_400), &limits).expect("exactly the grid");
     let text = message(Plan::new(&chain(6_401), &limits));
-    assert!(text.contains("relu") && text.contains("6401 threads") && text.contains("smaller batch"), "{text}");
+    assert!(
+        text.contains("relu") && text.contains("6401 threads") && text.contains("smaller batch"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -193,8 +197,10 @@ fn buffers_of_a_step_are_distinct() {
             let sound = distinct.len() == own.len() && own.iter().all(|slot| !read.contains(slot));
             let result = if sound { Ok(()) } else { Err(format!("reads {read:?}, writes {own:?}")) };
             failures.check(&case.name, result);
-            let fits = step.launch.scratch.iter().zip(&step.scratch).all(|(&len, &t)| plan.temporaries[t] >= len);
-            failures.check(&case.name, if fits { Ok(()) } else { Err("a scratch buffer is too short".into()) });
+            let fits =
+                step.launch.scratch.iter().zip(&step.scratch).all(|(&len, &t)| plan.temporaries[t] >= len);
+            failures
+                .check(&case.name, if fits { Ok(()) } else { Err("a scratch buffer is too short".into()) });
         }
     }
     failures.report();

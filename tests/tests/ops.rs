@@ -92,7 +92,8 @@ fn follows_definition(case: &Case, cpu: &mut Device) -> Result<(), String> {
 }
 
 fn on_cpu(op: Op, inputs: &[(Shape, &[f32])]) -> Vec<f32> {
-    let inputs: Vec<Input> = inputs.iter().map(|(shape, values)| Input::Given(*shape, values.to_vec())).collect();
+    let inputs: Vec<Input> =
+        inputs.iter().map(|(shape, values)| Input::Given(*shape, values.to_vec())).collect();
     run(&Case::new("by hand", op, inputs), &mut Device::cpu()).expect("it runs").remove(0).data
 }
 
@@ -117,7 +118,8 @@ fn by_hand() {
     let linear = on_cpu(Op::Conv2d(Conv2d::LINEAR), &[(one, &[3.0]), (one, &[2.0]), (one, &[-1.0])]);
     assert_eq!(linear, [5.0]);
     let edges = Conv2d { pads: [1; 4], ..Conv2d::LINEAR };
-    let ones = on_cpu(Op::Conv2d(edges), &[(Shape([1, 3, 3, 1]), &[1.0; 9]), (Shape([3, 3, 1, 1]), &[1.0; 9])]);
+    let ones =
+        on_cpu(Op::Conv2d(edges), &[(Shape([1, 3, 3, 1]), &[1.0; 9]), (Shape([3, 3, 1, 1]), &[1.0; 9])]);
     assert_eq!(ones, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
     let flat = on_cpu(Op::Flatten(adamant::op::Flatten), &[(Shape([1, 1, 2, 2]), &[1.0, 2.0, 3.0, 4.0])]);
     assert_eq!(flat, [1.0, 3.0, 2.0, 4.0]);

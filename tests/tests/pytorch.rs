@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use adamant::op::{
-    AvgPool, AvgPoolGrad, BatchNorm, BatchNormGrad, BatchNormParameterGrad, BatchNormTrain, BatchNormTrainGrad,
-    ChannelSum, Conv2d, Conv2dGradInput, Conv2dGradWeight, CrossEntropy, CrossEntropyGrad, MaxPool, MaxPoolGrad, Op,
-    Relu, ReluGrad, RunningStatistics, Window,
+    AvgPool, AvgPoolGrad, BatchNorm, BatchNormGrad, BatchNormParameterGrad, BatchNormTrain,
+    BatchNormTrainGrad, ChannelSum, Conv2d, Conv2dGradInput, Conv2dGradWeight, CrossEntropy,
+    CrossEntropyGrad, MaxPool, MaxPoolGrad, Op, Relu, ReluGrad, RunningStatistics, Window,
 };
 use adamant::{Device, Shape, Tensor};
 use adamant_tests::layout::{nchw_to_nhwc, oihw_to_hwio};
@@ -47,10 +47,12 @@ fn check(device: &mut Device) {
         let reference = Reference { golden: &golden, attributes, name };
         let checks = reference.checks();
         // Nothing that the file holds may go unchecked.
-        let compared: BTreeSet<&str> = checks.iter().flat_map(|c| c.expected.iter().map(|(n, _)| *n)).collect();
+        let compared: BTreeSet<&str> =
+            checks.iter().flat_map(|c| c.expected.iter().map(|(n, _)| *n)).collect();
         for output in ["y", "dx", "dw", "db", "new_mean", "new_var"] {
             let there = golden.has(&format!("{name}.{output}"));
-            let result = if there == compared.contains(output) { Ok(()) } else { Err("is not compared".to_owned()) };
+            let result =
+                if there == compared.contains(output) { Ok(()) } else { Err("is not compared".to_owned()) };
             failures.check(&format!("{name}.{output}"), result);
         }
         for Check { case, expected } in checks {
@@ -97,7 +99,8 @@ impl Reference<'_> {
     }
 
     fn sizes<const N: usize>(&self, key: &str) -> [usize; N] {
-        let values = self.attributes[key].as_array().unwrap_or_else(|| panic!("{}: '{key}' is a list", self.name));
+        let values =
+            self.attributes[key].as_array().unwrap_or_else(|| panic!("{}: '{key}' is a list", self.name));
         std::array::from_fn(|i| values[i].as_u64().expect("a whole number") as usize)
     }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use adamant::Limits;
 use adamant::op::{Argument, Dispatch, Kernel, Launch};
+use adamant_tests::Failures;
 use adamant_tests::cases;
 use adamant_tests::run::plan;
-use adamant_tests::Failures;
 use naga::{AddressSpace, Binding, ResourceBinding, ScalarKind, StorageAccess, TypeInner};
 
 /// The launches of every case, with the case's name.
@@ -42,9 +42,11 @@ fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
         return Err(format!("the entry point is {:?} '{}'", entry.stage, entry.name));
     }
     // The thread index is made of the local index, so a workgroup has one dimension.
-    let uses_local = entry.function.arguments.iter().any(|a| {
-        matches!(a.binding, Some(Binding::BuiltIn(naga::BuiltIn::LocalInvocationIndex)))
-    });
+    let uses_local = entry
+        .function
+        .arguments
+        .iter()
+        .any(|a| matches!(a.binding, Some(Binding::BuiltIn(naga::BuiltIn::LocalInvocationIndex))));
     if !uses_local {
         return Err("does not ask for local_invocation_index".into());
     }
@@ -66,7 +68,9 @@ fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
     let Some((_, (AddressSpace::Uniform, params))) = bindings.pop_last() else {
         return Err("the last binding is not a uniform".into());
     };
-    let TypeInner::Struct { members, span } = &params.inner else { return Err("Params is not a struct".into()) };
+    let TypeInner::Struct { members, span } = &params.inner else {
+        return Err("Params is not a struct".into());
+    };
     if params.name.as_deref() != Some("Params") {
         return Err(format!("the last binding is of type {:?}", params.name));
     }
@@ -141,7 +145,8 @@ fn every_shader_is_launched() {
 #[test]
 fn bindings_match_arguments() {
     let launches = launches();
-    let reflections = kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
+    let reflections =
+        kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
     let mut failures = Failures::new();
     for (case, launch) in &launches {
         let mut written = BTreeSet::new();
@@ -166,7 +171,11 @@ fn key(argument: Argument) -> (u8, usize) {
     }
 }
 
-fn binds(dispatch: &Dispatch, kernel: &Reflection, written: &mut BTreeSet<(u8, usize)>) -> Result<(), String> {
+fn binds(
+    dispatch: &Dispatch,
+    kernel: &Reflection,
+    written: &mut BTreeSet<(u8, usize)>,
+) -> Result<(), String> {
     let arguments = &dispatch.arguments;
     if kernel.writable.len() != arguments.len() {
         return Err(format!("{} bindings for {} arguments", kernel.writable.len(), arguments.len()));
@@ -185,7 +194,9 @@ fn binds(dispatch: &Dispatch, kernel: &Reflection, written: &mut BTreeSet<(u8, u
                 return Err(format!("reads scratch {i} before a dispatch has written it"));
             }
             (_, false) => drop(reads.insert(key(argument))),
-            (_, true) if !writes.insert(key(argument)) => return Err(format!("binds {argument:?} twice to write")),
+            (_, true) if !writes.insert(key(argument)) => {
+                return Err(format!("binds {argument:?} twice to write"));
+            }
             (_, true) => {}
         }
     }
@@ -200,7 +211,8 @@ fn binds(dispatch: &Dispatch, kernel: &Reflection, written: &mut BTreeSet<(u8, u
 #[test]
 fn outputs_are_written() {
     let launches = launches();
-    let reflections = kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
+    let reflections =
+        kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
     let mut failures = Failures::new();
     for case in cases::all() {
         let plan = plan(&case, &Limits::WEBGPU).expect("it planned before");
@@ -210,8 +222,15 @@ fn outputs_are_written() {
                 .dispatches
                 .iter()
                 .flat_map(|d| {
-                    let writable = reflections[d.kernel.name].as_ref().map(|r| r.writable.clone()).unwrap_or_default();
-                    d.arguments.iter().copied().zip(writable).filter(|(_, w)| *w).map(|(a, _)| key(a)).collect::<Vec<_>>()
+                    let writable =
+                        reflections[d.kernel.name].as_ref().map(|r| r.writable.clone()).unwrap_or_default();
+                    d.arguments
+                        .iter()
+                        .copied()
+                        .zip(writable)
+                        .filter(|(_, w)| *w)
+                        .map(|(a, _)| key(a))
+                        .collect::<Vec<_>>()
                 })
                 .collect();
             for i in 0..step.outputs.len() {
@@ -240,7 +259,8 @@ fn params_match_the_host() {
 
 fn params_match(dispatch: &Dispatch) -> Result<(), String> {
     let kernel = reflect(&dispatch.kernel)?;
-    let host: Vec<(String, &str)> = dispatch.fields.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+    let host: Vec<(String, &str)> =
+        dispatch.fields.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
     if host != kernel.params {
         return Err(format!("the host has {host:?}, the shader {:?}", kernel.params));
     }

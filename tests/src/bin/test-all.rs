@@ -34,7 +34,11 @@ fn main() -> ExitCode {
 /// Installs Mesa's software renderer where this user may.
 fn install() -> bool {
     let run = |program: &str, arguments: &[&str]| {
-        Command::new(program).args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status().is_ok_and(|s| s.success())
+        Command::new(program)
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status()
+            .is_ok_and(|s| s.success())
     };
     let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
     if !root {

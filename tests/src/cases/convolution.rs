@@ -84,7 +84,10 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("depthwise, two filters a channel", [2, 6, 5, 5], [3, 3, 1, 10]).pads([1; 4]).groups(5),
     Geometry::new("dilation 2", [2, 9, 8, 4], [3, 3, 4, 4]).pads([2; 4]).dilation([2, 2]),
     Geometry::new("dilation 3 by 1", [2, 9, 8, 3], [3, 3, 3, 4]).pads([3, 1, 3, 1]).dilation([3, 1]),
-    Geometry::new("dilation 2, stride 2", [2, 10, 9, 4], [3, 3, 4, 8]).stride([2, 2]).pads([2; 4]).dilation([2, 2]),
+    Geometry::new("dilation 2, stride 2", [2, 10, 9, 4], [3, 3, 4, 8])
+        .stride([2, 2])
+        .pads([2; 4])
+        .dilation([2, 2]),
     Geometry::new("dilation 2, stride 3, 2 groups", [1, 11, 12, 4], [3, 2, 2, 6])
         .stride([3, 3])
         .pads([2, 1, 0, 1])
@@ -108,7 +111,9 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("stride larger than the kernel", [2, 11, 10, 4], [2, 2, 4, 4]).stride([3, 3]),
     Geometry::new("stride larger than the kernel, odd channels", [2, 11, 10, 3], [1, 2, 3, 5]).stride([4, 3]),
     Geometry::new("more padding than needed", [2, 5, 6, 4], [3, 3, 4, 4]).pads([4; 4]),
-    Geometry::new("more padding than needed, stride 2", [2, 5, 6, 3], [3, 3, 3, 2]).stride([2, 2]).pads([4, 5, 3, 4]),
+    Geometry::new("more padding than needed, stride 2", [2, 5, 6, 3], [3, 3, 3, 2])
+        .stride([2, 2])
+        .pads([4, 5, 3, 4]),
     Geometry::new("a layer of a ResNet", [4, 16, 16, 32], [3, 3, 32, 64]).stride([2, 2]).pads([1; 4]),
     Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
     Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
@@ -118,7 +123,8 @@ pub const GEOMETRIES: &[Geometry] = &[
 
 /// A thread for each element, and more of them than one grid row has.
 const LONG: Geometry =
-    Geometry::new("past one grid row", [1, PAST_ONE_GRID_ROW / 2000 + 1, 1, 2000], [1, 1, 1, 2000]).groups(2000);
+    Geometry::new("past one grid row", [1, PAST_ONE_GRID_ROW / 2000 + 1, 1, 2000], [1, 1, 1, 2000])
+        .groups(2000);
 
 /// More weights than one grid row has threads.
 const WIDE: Geometry = Geometry::new("linear, past one grid row", [1, 1, 1, 4099], [1, 1, 4099, 4099]);

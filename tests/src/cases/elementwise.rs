@@ -28,8 +28,16 @@ pub fn cases() -> Vec<Case> {
         cases.extend([
             exact(Case::new(name, Op::Relu(Relu::PLAIN), [wide.clone()])),
             exact(Case::new(&format!("bounded, {name}"), Op::Relu(Relu { max: 6.0 }), [wide.clone()])),
-            exact(Case::new(name, Op::ReluGrad(ReluGrad { max: f32::INFINITY }), [y.clone(), uniform.clone()])),
-            exact(Case::new(&format!("bounded, {name}"), Op::ReluGrad(ReluGrad { max: 6.0 }), [y, uniform.clone()])),
+            exact(Case::new(
+                name,
+                Op::ReluGrad(ReluGrad { max: f32::INFINITY }),
+                [y.clone(), uniform.clone()],
+            )),
+            exact(Case::new(
+                &format!("bounded, {name}"),
+                Op::ReluGrad(ReluGrad { max: 6.0 }),
+                [y, uniform.clone()],
+            )),
             exact(Case::new(name, Op::Add(Add), [wide.clone(), uniform.clone()])),
             exact(Case::new(name, Op::Scale(Scale { factor: -1.7 }), [wide.clone()])),
             exact(Case::new(name, Op::Copy(Copy), [wide.clone()])),
@@ -47,7 +55,11 @@ pub fn cases() -> Vec<Case> {
         exact("past one grid row", Op::Flatten(Flatten), large),
         exact("several pixels and channels", Op::Unflatten(Unflatten { to: [3, 5, 7] }), shape(2, 1, 1, 105)),
         exact("one pixel", Op::Unflatten(Unflatten { to: [1, 1, 10] }), shape(3, 1, 1, 10)),
-        exact("past one grid row", Op::Unflatten(Unflatten { to: [1050, 1000, 2] }), shape(2, 1, 1, 2_100_000)),
+        exact(
+            "past one grid row",
+            Op::Unflatten(Unflatten { to: [1050, 1000, 2] }),
+            shape(2, 1, 1, 2_100_000),
+        ),
     ]);
     cases
 }

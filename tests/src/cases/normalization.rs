@@ -118,7 +118,9 @@ fn training() -> Vec<Case> {
     let x = shape(3, 9, 8, 6);
     cases.push(forward("epsilon 0.1", normal(x), 0.1));
     cases.push(backward("epsilon 0.1", x, 0.1));
-    cases.push(forward("mean far from zero", Input::Uniform(x, [99.0, 101.0]), EPSILON).within(Tolerance::Loose));
+    cases.push(
+        forward("mean far from zero", Input::Uniform(x, [99.0, 101.0]), EPSILON).within(Tolerance::Loose),
+    );
     cases.push(forward("a constant", Input::Given(x, vec![0.75]), EPSILON));
     let long = shape(1, PAST_ONE_GRID_ROW / 1000 + 1, 100, 10);
     cases.push(forward("past one grid row", normal(long), EPSILON));

@@ -27,7 +27,13 @@ pub fn cases() -> Vec<Case> {
         cases.push(adam(&format!("{name}, step 1000"), op, weight, 1000, 1.0));
     }
     cases.push(adam("no gradient yet", adam_like, weight, 1, 0.0));
-    cases.push(adam("other betas", Adam { beta1: 0.5, beta2: 0.9, epsilon: 1e-3, ..adam_like }, weight, 3, 1.0));
+    cases.push(adam(
+        "other betas",
+        Adam { beta1: 0.5, beta2: 0.9, epsilon: 1e-3, ..adam_like },
+        weight,
+        3,
+        1.0,
+    ));
     let long = Shape::vector(PAST_ONE_GRID_ROW);
     cases.push(sgd("past one grid row", Sgd { momentum: 0.9, nesterov: true, weight_decay: 1e-4 }, long));
     cases.push(adam("past one grid row", adam_like, long, 2, 1.0));
@@ -46,6 +52,9 @@ fn adam(name: &str, op: Adam, weight: Shape, step: i32, scale: f32) -> Case {
     let corrections = [op.beta1, op.beta2].map(|beta| 1.0 - beta.powi(step));
     let rates = Input::Given(Shape::vector(3), vec![0.01, corrections[0], corrections[1]]);
     let second = Input::Uniform(weight, [0.0, scale]);
-    Case::new(name, Op::Adam(op), [Input::Normal(weight, scale), rates])
-        .updating([normal(weight), Input::Normal(weight, 0.1 * scale), second])
+    Case::new(name, Op::Adam(op), [Input::Normal(weight, scale), rates]).updating([
+        normal(weight),
+        Input::Normal(weight, 0.1 * scale),
+        second,
+    ])
 }

@@ -60,7 +60,9 @@ pub fn pools() -> Vec<Case> {
         let below = Input::Uniform(x, [-9.0, -1.0]);
         cases.push(Case::new(&negative, max, [below]).within(Tolerance::Exact));
         let constant = format!("constant, {name}");
-        cases.push(Case::new(&constant, max_grad, [Input::Given(x, vec![-3.0]), normal(y)]).within(Tolerance::Close));
+        cases.push(
+            Case::new(&constant, max_grad, [Input::Given(x, vec![-3.0]), normal(y)]).within(Tolerance::Close),
+        );
         for (note, count_include_pad) in [("padding counts", true), ("padding does not count", false)] {
             let pool = AvgPool { window, count_include_pad };
             let name = format!("{name}, {note}");
@@ -75,7 +77,8 @@ pub fn pools() -> Vec<Case> {
 const NO_PAD: Pad = Pad { before: [0; 3], after: [0; 3], interior: [0; 3], value: 0.0 };
 
 pub fn pads() -> Vec<Case> {
-    let pad = |name: &str, pad: Pad, x: Shape| Case::new(name, Op::Pad(pad), [normal(x)]).within(Tolerance::Exact);
+    let pad =
+        |name: &str, pad: Pad, x: Shape| Case::new(name, Op::Pad(pad), [normal(x)]).within(Tolerance::Exact);
     let slice = |name: &str, start: [usize; 3], step: [usize; 3], len: [usize; 3], x: Shape| {
         Case::new(name, Op::Slice(Slice { start, step, len }), [normal(x)]).within(Tolerance::Exact)
     };
@@ -90,7 +93,11 @@ pub fn pads() -> Vec<Case> {
         pad("between neighbours", Pad { interior: [1, 2, 0], ..NO_PAD }, x),
         pad("between channels", Pad { interior: [0, 0, 2], ..NO_PAD }, x),
         pad("everything at once", everything, x),
-        pad("one pixel", Pad { before: [2; 3], after: [1; 3], interior: [3; 3], ..NO_PAD }, shape(2, 1, 1, 1)),
+        pad(
+            "one pixel",
+            Pad { before: [2; 3], after: [1; 3], interior: [3; 3], ..NO_PAD },
+            shape(2, 1, 1, 1),
+        ),
         pad("past one grid row", Pad { before: [1, 0, 0], ..NO_PAD }, large),
         slice("everything", [0; 3], [1; 3], [5, 6, 4], x),
         slice("from a start", [1, 2, 0], [1; 3], [3, 4, 4], x),
