@@ -19,6 +19,10 @@ impl Cpu {
         Variable { id: self.variables.len() as u32 - 1, len }
     }
 
+    pub(crate) fn variable_bytes(&self) -> u64 {
+        self.variables.iter().map(|v| v.len() as u64 * 4).sum()
+    }
+
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
         self.variables[variable.id as usize][..values.len()].copy_from_slice(values);
     }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use augment::Augment;
+pub use folder::load_image;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Split};
 

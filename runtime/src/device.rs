@@ -118,6 +118,15 @@ impl Device {
         }
     }
 
+    /// Bytes of all variables.
+    pub fn variable_bytes(&self) -> u64 {
+        match &self.0 {
+            Executor::Cpu(cpu) => cpu.variable_bytes(),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => gpu.variable_bytes(),
+        }
+    }
+
     /// A buffer of `len` four-byte zeros that lives as long as the device.
     pub fn variable(&mut self, len: usize) -> Result<Variable> {
         match &mut self.0 {

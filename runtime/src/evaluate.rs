@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::attacks::{AttackSpec, Ball, Objective};
-use crate::data::{Dataset, Loader, LoaderOptions};
+use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::ops::Norm;
 use crate::random::Purpose;
@@ -52,7 +52,19 @@ pub fn evaluate(
     session: &mut Session,
     data: &Dataset,
     options: &EvaluateOptions<'_>,
+    progress: impl FnMut(EvaluateProgress<'_>),
+) -> Result<Outcome> {
+    evaluate_and_keep(session, data, options, progress, |_, _, _| Ok(()))
+}
+
+/// As [`evaluate`], and hands what each attack found to `keep`: the attack's position, the clean
+/// batch, and its adversarial images after the audit.
+pub fn evaluate_and_keep(
+    session: &mut Session,
+    data: &Dataset,
+    options: &EvaluateOptions<'_>,
     mut progress: impl FnMut(EvaluateProgress<'_>),
+    mut keep: impl FnMut(usize, &Batch, &[f32]) -> Result<()>,
 ) -> Result<Outcome> {
     let attacks: Vec<_> = options.attacks.iter().map(AttackSpec::build).collect();
     // Passes that an image takes, as a measure of the work.
@@ -94,6 +106,7 @@ pub fn evaluate(
             let withstood = correct(session, count)?;
             let images = session.read_adversarial(count)?;
             audit(attack.name(), &attack.ball(), &part.images, &images, count)?;
+            keep(i, &part, &images)?;
             outcome.seconds[i] += start.elapsed().as_secs_f64();
             outcome.robust[i].extend(clean.iter().zip(&withstood).map(|(c, w)| *c && *w));
             done += work[i] * count as f64;

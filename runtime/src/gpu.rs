@@ -202,6 +202,10 @@ impl Gpu {
         Ok(Variable { id: self.variables.len() as u32 - 1, len })
     }
 
+    pub(crate) fn variable_bytes(&self) -> u64 {
+        self.variables.iter().map(wgpu::Buffer::size).sum()
+    }
+
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
         self.queue.write_buffer(&self.variables[variable.id as usize], 0, bytemuck::cast_slice(values));
     }

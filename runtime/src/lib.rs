@@ -16,6 +16,8 @@ mod evaluate;
 mod export;
 #[cfg(feature = "data")]
 pub mod finetune;
+#[cfg(feature = "data")]
+mod footprint;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod graph;
@@ -30,6 +32,8 @@ pub mod package;
 mod plan;
 mod random;
 mod report;
+#[cfg(feature = "data")]
+mod selftest;
 mod session;
 mod shape;
 
@@ -37,13 +41,17 @@ pub use architectures::{Architecture, architectures};
 pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
-pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit};
+pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit, load_image};
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
-pub use evaluate::{EvaluateOptions, EvaluateProgress, Outcome, ReportContext, evaluate, probabilities};
+pub use evaluate::{
+    EvaluateOptions, EvaluateProgress, Outcome, ReportContext, evaluate, evaluate_and_keep, probabilities,
+};
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};
+#[cfg(feature = "data")]
+pub use footprint::Footprint;
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterInfo, adapters};
 pub use graph::{Graph, Node, Storage, Value, ValueId, Variable};
@@ -57,6 +65,8 @@ pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use random::{Purpose, Stream, threefry};
 pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase};
+#[cfg(feature = "data")]
+pub use selftest::{Check, self_test};
 pub use session::{Buffers, Images, ModelGraph, Session};
 pub use shape::{Shape, Tensor};
 

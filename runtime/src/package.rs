@@ -155,6 +155,11 @@ impl Package {
             .map_err(|message| Error::package(path.as_ref(), message))
     }
 
+    /// Whether `bytes` begin like a package.
+    pub fn recognizes(bytes: &[u8]) -> bool {
+        bytes.starts_with(&header::MAGIC)
+    }
+
     /// Reads a package and checks all of it.
     ///
     /// # Errors

@@ -34,14 +34,7 @@ pub(super) fn find(dir: &Path) -> Option<PathBuf> {
 
 /// Decodes the images of `split` below `dir`.
 pub(super) fn open(dir: &Path, split: Split, options: &OpenOptions) -> Result<Dataset> {
-    let channels = match options.channels {
-        None | Some(3) => 3,
-        Some(1) => 1,
-        Some(n) => {
-            let message = format!("images have 1 or 3 channels, {n} cannot be had");
-            return Err(Error::Config(message));
-        }
-    };
+    let channels = check_channels(options.channels.unwrap_or(3))?;
     let listing = Listing::of(dir, split)?;
     let mut images = listing.images;
     images.truncate(options.limit.unwrap_or(usize::MAX));
@@ -82,6 +75,20 @@ pub(super) fn open(dir: &Path, split: Split, options: &OpenOptions) -> Result<Da
     let shape = [channels, height, width];
     let dataset = Dataset::from_pixels("folder", shape, listing.class_names, pixels, labels)?;
     Ok(Dataset { path: dir.to_owned(), notes: listing.notes, ..dataset })
+}
+
+/// Decodes one image for a model that takes `shape` (channels, height, width): the same way as the
+/// images of a folder, so that a classification equals what an evaluation counted.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Data`] naming the file.
+pub fn load_image(path: impl AsRef<Path>, shape: [usize; 3]) -> Result<Vec<f32>> {
+    let (path, [channels, height, width]) = (path.as_ref(), shape);
+    check_channels(channels)?;
+    let picture = fit(path, decode(path)?, check_size([height, width])?)?;
+    let mut pixels = vec![0; channels * height * width];
+    write_planar(&picture, &mut pixels);
+    Ok(pixels.iter().map(|&byte| f32::from(byte) / 255.0).collect())
 }
 
 /// The files of a split, before any is decoded.
@@ -188,6 +195,13 @@ fn decode(path: &Path) -> Result<RgbImage> {
         return Err(Error::data(path, "has no pixels; replace or remove the file"));
     }
     Ok(picture.into_rgb8())
+}
+
+fn check_channels(channels: usize) -> Result<usize> {
+    match channels {
+        1 | 3 => Ok(channels),
+        n => Err(Error::Config(format!("images have 1 or 3 channels, {n} cannot be had"))),
+    }
 }
 
 fn check_size(size: [usize; 2]) -> Result<[usize; 2]> {

@@ -233,6 +233,8 @@ impl Recipe {
                 .ok_or_else(|| fault(format!("'{setting}': write KEY=VALUE, as in attack.steps=7")))?;
             set(&mut table, key.trim(), value.trim()).map_err(fault)?;
         }
+        // What a run's config.toml says about model and data; the rest of it is the recipe.
+        table.remove("run");
         known_keys(&table).map_err(fault)?;
         let recipe: Self = table.try_into().map_err(|e: toml::de::Error| fault(e.message().to_owned()))?;
         recipe.check().map_err(|e| fault(e.to_string()))?;

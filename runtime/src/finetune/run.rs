@@ -110,6 +110,12 @@ impl RunDirectory {
         self.append("metrics.jsonl", line)
     }
 
+    /// The text of `metrics.jsonl`: a JSON object a line.
+    pub fn read_metrics(&self) -> Result<String> {
+        let path = self.file("metrics.jsonl");
+        fs::read_to_string(&path).map_err(Error::io(&path))
+    }
+
     /// Cuts `metrics.jsonl` back to its first `epochs` lines: an epoch that was measured but whose
     /// checkpoint was not yet written runs again.
     pub fn rewind_metrics(&self, epochs: u32) -> Result<()> {

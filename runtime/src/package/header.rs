@@ -12,7 +12,7 @@
 pub(super) const LEN: usize = 64;
 /// Where the seal begins, which covers everything before it.
 const SEALED: usize = 48;
-const MAGIC: [u8; 8] = *b"ADAMANT\0";
+pub(super) const MAGIC: [u8; 8] = *b"ADAMANT\0";
 
 /// The blobs start at a multiple of this: the page size of most systems, so that they can be mapped.
 pub(super) const PAGE: u64 = 4096;

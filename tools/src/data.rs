@@ -1,0 +1,143 @@
+//! `--data` and `--validate`: which images.
+
+use std::fmt;
+use std::str::FromStr;
+
+use adamant::{Dataset, Model, OpenOptions, Split, check_fit};
+use anyhow::Result;
+
+use crate::progress::Console;
+
+/// Opens a split of `spec` for a model, which must fit it.
+pub fn open(
+    spec: &str,
+    split: Split,
+    limit: Option<usize>,
+    model: &Model,
+    console: &Console,
+) -> Result<Dataset> {
+    let [channels, height, width] = model.network.input;
+    let options = OpenOptions { size: Some([height, width]), channels: Some(channels), limit };
+    let dataset = Dataset::open(spec, split, &options)?;
+    for note in &dataset.notes {
+        console.note(&format!("{spec}: {note}"));
+    }
+    check_fit(&dataset, model.network.input, model.network.classes()?)?;
+    Ok(dataset)
+}
+
+/// Which images select the best epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Validation {
+    /// Images of the training split that follow those trained on.
+    Train(usize),
+    /// The first images of the test split.
+    Test(usize),
+    None,
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self::Train(500)
+    }
+}
+
+impl fmt::Display for Validation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Train(n) => write!(f, "train:{n}"),
+            Self::Test(n) => write!(f, "test:{n}"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl FromStr for Validation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |n: &str| n.parse().ok().filter(|&n| n > 0);
+        let found = match text.split_once(':') {
+            Some(("train", n)) => number(n).map(Self::Train),
+            Some(("test", n)) => number(n).map(Self::Test),
+            _ => (text == "none").then_some(Self::None),
+        };
+        found.ok_or_else(|| "write train:N, test:N or none, as in train:500".to_owned())
+    }
+}
+
+/// The images to train on and those to validate on; they never overlap.
+pub struct Images {
+    pub train: Dataset,
+    pub validation: Option<Dataset>,
+}
+
+/// Opens what a run trains on: the first `limit` images of `split`, and beside them what
+/// `validation` asks for.
+pub fn open_for_training(
+    spec: &str,
+    split: Split,
+    limit: Option<usize>,
+    validation: Validation,
+    model: &Model,
+    console: &Console,
+) -> Result<Images> {
+    let after = if let Validation::Train(n) = validation { n } else { 0 };
+    let all = open(spec, split, limit.map(|n| n.saturating_add(after)), model, console)?;
+    let train = all.limit(limit.unwrap_or(usize::MAX));
+    match validation {
+        Validation::None => Ok(Images { train, validation: None }),
+        Validation::Test(n) => {
+            console.note(
+                "the best epoch is selected on test images: its accuracy on them is no longer a fair test",
+            );
+            let test = open(spec, Split::Test, Some(n), model, console)?;
+            Ok(Images { train, validation: Some(test) })
+        }
+        Validation::Train(n) if all.len() - train.len() >= n => {
+            let validation = all.subset(train.len()..train.len() + n);
+            Ok(Images { train, validation: Some(validation) })
+        }
+        Validation::Train(n) => Ok(hold_out(&train, n, console)),
+    }
+}
+
+/// Takes the validation images from those to train on: the last `most`, but no more than a tenth.
+fn hold_out(images: &Dataset, most: usize, console: &Console) -> Images {
+    let held = most.min(images.len() / 10);
+    let kept = images.len() - held;
+    if held == 0 {
+        console.note("too few images to hold some out: the last epoch counts as the best");
+        return Images { train: images.clone(), validation: None };
+    }
+    console.note(&format!(
+        "no images follow those to train on: the last {held} of them are held out to select the best epoch"
+    ));
+    Images { train: images.limit(kept), validation: Some(images.subset(kept..images.len())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validation_reads_back_as_it_is_written() {
+        for validation in [Validation::Train(500), Validation::Test(7), Validation::None] {
+            assert_eq!(validation.to_string().parse(), Ok(validation));
+        }
+        for wrong in ["train", "train:0", "train:x", "valid:3", ""] {
+            assert!(wrong.parse::<Validation>().is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_tenth_is_held_out() {
+        let names = vec!["a".to_owned()];
+        let images = Dataset::from_pixels("x", [1, 1, 1], names, vec![0; 95], vec![0; 95]).unwrap();
+        let console = Console::new(true, false);
+        let split = hold_out(&images, 500, &console);
+        let validation = split.validation.unwrap();
+        assert_eq!((split.train.len(), validation.len(), validation.offset()), (86, 9, 86));
+        assert!(hold_out(&images.limit(9), 500, &console).validation.is_none());
+    }
+}

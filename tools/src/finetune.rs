@@ -1,0 +1,137 @@
+//! `adamant finetune`: adversarial training of a pretrained model.
+
+use adamant::Dataset;
+use adamant::finetune::{Recipe, RunDirectory};
+use adamant::package::{Package, Provenance};
+use anyhow::{Result, bail};
+
+use crate::Outcome;
+use crate::args::{FinetuneArgs, RunArgs, SplitName};
+use crate::data::{Images, open_for_training};
+use crate::measure::open_device;
+use crate::model::Loaded;
+use crate::output::{self, count};
+use crate::progress::Console;
+use crate::settings::{RunSettings, Settings, recipe_changes};
+use crate::training::Run;
+
+/// The recipe of a user who names none.
+const DEFAULT_RECIPE: &str = "aft";
+
+pub fn run(args: &FinetuneArgs, console: &Console) -> Result<Outcome> {
+    let run = match args.run.resume {
+        true => resume(args, console)?,
+        false => Some(start(args, console)?),
+    };
+    let Some(run) = run else { return Ok(Outcome::Done) };
+    let summary = run.finish(console)?;
+    output::result(&args.run.json, &summary, &summary.text())?;
+    Ok(Outcome::Done)
+}
+
+fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
+    let recipe = Recipe::load(args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE), &recipe_changes(&args.run))?;
+    let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
+    if let Some(notes) = &loaded.notes {
+        console.detail(&format!("{}: {}", loaded.name, notes.batch_norm));
+    }
+    begin("finetune", loaded, recipe, &args.run, console)
+}
+
+/// Opens data, device and folder of a new run that trains `loaded` by `recipe`.
+pub fn begin(
+    command: &str,
+    loaded: Loaded,
+    recipe: Recipe,
+    args: &RunArgs,
+    console: &Console,
+) -> Result<Run> {
+    let split = args.split.unwrap_or(SplitName::Train);
+    let validate = args.validate.unwrap_or_default();
+    let Loaded { mut model, name, blake3, provenance, .. } = loaded;
+    let images = open_for_training(&args.data, split.split(), args.limit, validate, &model, console)?;
+    let device = open_device(&args.device.device, console)?;
+    let settings = Settings {
+        run: RunSettings {
+            command: command.to_owned(),
+            model: name,
+            model_blake3: blake3,
+            data: args.data.clone(),
+            split: split.name().to_owned(),
+            limit: args.limit,
+            validate: validate.to_string(),
+            seed: args.seed.unwrap_or(0),
+            mean: model.preprocessing.mean.clone(),
+            std: model.preprocessing.std.clone(),
+            device: device.name(),
+            adamant_version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        recipe,
+    };
+    if model.labels.is_empty() {
+        model.labels.clone_from(&images.train.class_names);
+    }
+    let provenance = Provenance {
+        recipe: settings.recipe.to_toml(),
+        data: describe(&images.train, split.name()),
+        ..provenance
+    };
+    announce(&settings, &images, console);
+    let directory = RunDirectory::create(&args.out)?;
+    Ok(Run { directory, settings, model, provenance, images, device, resumed: None })
+}
+
+/// Continues the run in `--out`; `None` when it is already finished.
+fn resume(args: &FinetuneArgs, console: &Console) -> Result<Option<Run>> {
+    let loaded = Loaded::read(&args.model)?;
+    resume_from(args.recipe.as_deref(), &args.run, &loaded.blake3, console)
+}
+
+/// As [`resume`], for a run that started from the file with this hash.
+pub fn resume_from(
+    recipe: Option<&str>,
+    args: &RunArgs,
+    model_blake3: &str,
+    console: &Console,
+) -> Result<Option<Run>> {
+    let directory = RunDirectory::open(&args.out)?;
+    let Package { model, provenance, training, .. } = Package::read(directory.checkpoint())?;
+    let Some(state) = training else {
+        bail!("{}: a package without training state cannot be resumed", directory.checkpoint().display())
+    };
+    let settings = Settings::parse(&state.settings)?;
+    settings.check_resumed(recipe, args, model_blake3)?;
+    if state.epochs_done >= settings.recipe.epochs {
+        console.line(&format!(
+            "the run in {} is finished: {}",
+            args.out.display(),
+            count(state.epochs_done as usize, "epoch")
+        ));
+        return Ok(None);
+    }
+    let run = &settings.run;
+    let split = if run.split == SplitName::Test.name() { SplitName::Test } else { SplitName::Train };
+    let validate = run.validate.parse().map_err(anyhow::Error::msg)?;
+    let images = open_for_training(&run.data, split.split(), run.limit, validate, &model, console)?;
+    let device = open_device(&args.device.device, console)?;
+    announce(&settings, &images, console);
+    Ok(Some(Run { directory, settings, model, provenance, images, device, resumed: Some(state) }))
+}
+
+fn announce(settings: &Settings, images: &Images, console: &Console) {
+    let validation = match &images.validation {
+        Some(data) => format!(", validated on {}", count(data.len(), "image")),
+        None => String::new(),
+    };
+    console.line(&format!(
+        "{}: {}, {}{validation}",
+        settings.recipe.name,
+        count(settings.recipe.epochs as usize, "epoch"),
+        count(images.train.len(), "image"),
+    ));
+}
+
+/// `cifar10 train, images 0 to 255`.
+fn describe(data: &Dataset, split: &str) -> String {
+    format!("{} {split}, images {} to {}", data.name, data.offset(), data.offset() + data.len() - 1)
+}

@@ -1,0 +1,213 @@
+//! `adamant inspect`: what a model is made of, what it needs, and whether it is computed right.
+
+use std::collections::BTreeMap;
+
+use adamant::finetune::OptimizerConfig;
+use adamant::op::Op;
+use adamant::{
+    Footprint, Images, Layer, Model, Preprocessing, Purpose, Session, Source, Stream, reference_logits,
+    reference_logits_bytes, to_onnx,
+};
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::args::InspectArgs;
+use crate::measure::open_device;
+use crate::model::Loaded;
+use crate::output::{self, bytes, grouped, wrap};
+use crate::progress::Console;
+
+const BATCHES: [usize; 3] = [1, 32, 128];
+
+/// Random images that `--verify` compares.
+const VERIFIED_IMAGES: usize = 8;
+
+/// Largest difference that rounding explains, as a part of the largest logit.
+const TOLERANCE: f32 = 1e-3;
+
+#[derive(Serialize)]
+struct Inspection {
+    schema: u32,
+    model: String,
+    /// Channels, height, width.
+    input: [usize; 3],
+    classes: usize,
+    labels: Vec<String>,
+    layers: BTreeMap<&'static str, usize>,
+    trainable_parameters: u64,
+    other_parameters: u64,
+    multiply_adds: u64,
+    batch_norm: String,
+    opset: Option<i64>,
+    producer: Option<String>,
+    preprocessing: Preprocessing,
+    memory: Vec<Memory>,
+    verification: Option<Difference>,
+}
+
+/// Predicted bytes on a device.
+#[derive(Serialize)]
+struct Memory {
+    batch: usize,
+    attack_step: u64,
+    training_step: u64,
+}
+
+#[derive(Serialize)]
+struct Difference {
+    device: String,
+    images: usize,
+    max_difference: f32,
+    largest_logit: f32,
+    ok: bool,
+}
+
+pub fn run(args: &InspectArgs, console: &Console) -> Result<Outcome> {
+    let mut loaded = Loaded::read(&args.model)?;
+    if let Some(preprocessing) = args.preprocessing.resolve(loaded.model.network.input[0])? {
+        loaded.model.preprocessing = preprocessing;
+    }
+    for note in loaded.notes.iter().flat_map(|n| &n.notes) {
+        console.note(&format!("{}: {note}", loaded.name));
+    }
+    let mut found = inspect(&loaded)?;
+    if args.verify {
+        found.verification = Some(verify(args, &loaded, console)?);
+    }
+    output::result(&args.json, &found, &text(&found))?;
+    match found.verification {
+        Some(Difference { ok: false, .. }) => Ok(Outcome::TargetMissed),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+fn inspect(loaded: &Loaded) -> Result<Inspection> {
+    let model = &loaded.model;
+    let network = &model.network;
+    let mut layers = BTreeMap::new();
+    for layer in &network.layers {
+        *layers.entry(layer.op.name()).or_insert(0) += 1;
+    }
+    let parameters = |trains: bool| {
+        let chosen = network.parameters.iter().filter(|p| p.role.trains() == trains);
+        chosen.map(|p| p.shape.len() as u64).sum()
+    };
+    let memory = BATCHES.iter().map(|&batch| {
+        // Adam has the most state of the optimisers of the recipes: two numbers a weight.
+        let adam = OptimizerConfig { kind: adamant::finetune::OptimizerKind::Adam, ..Default::default() };
+        let Footprint { attack, training, .. } = Footprint::predict(model, batch, &adam)?;
+        Ok(Memory { batch, attack_step: attack, training_step: training })
+    });
+    let own_norms = if network.has_batch_norm() { "found" } else { "none: never there, or folded" };
+    Ok(Inspection {
+        schema: 1,
+        model: loaded.name.clone(),
+        input: network.input,
+        classes: network.classes()?,
+        labels: model.labels.clone(),
+        layers,
+        trainable_parameters: parameters(true),
+        other_parameters: parameters(false),
+        multiply_adds: multiply_adds(model)?,
+        batch_norm: loaded.notes.as_ref().map_or(own_norms.to_owned(), |n| n.batch_norm.to_string()),
+        opset: loaded.notes.as_ref().map(|n| n.opset),
+        producer: loaded.notes.as_ref().map(|n| n.producer.clone()),
+        preprocessing: model.preprocessing.clone(),
+        memory: memory.collect::<Result<_>>()?,
+        verification: None,
+    })
+}
+
+/// Multiply-adds of the convolutions and linear layers for one image: the rest is small.
+fn multiply_adds(model: &Model) -> Result<u64> {
+    let network = &model.network;
+    let shapes = network.layer_shapes(1)?;
+    let of = |(layer, shape): (&Layer, &adamant::Shape)| match (&layer.op, layer.inputs.get(1)) {
+        (Op::Conv2d(_), Some(&Source::Parameter(weight))) => {
+            let [height, width, channels, _] = network.parameters[weight].shape.0;
+            (shape.len() * height * width * channels) as u64
+        }
+        _ => 0,
+    };
+    Ok(network.layers.iter().zip(&shapes).map(of).sum())
+}
+
+/// Compares logits on a device with those of tract, which shares no code with us.
+fn verify(args: &InspectArgs, loaded: &Loaded, console: &Console) -> Result<Difference> {
+    let model = &loaded.model;
+    let device = open_device(&args.device.device, console)?;
+    let mut session = Session::new(device, model, VERIFIED_IMAGES)?;
+    let values = session.network().image_shape(VERIFIED_IMAGES).len();
+    let stream = Stream::new(0, Purpose::Probe, 0, 0);
+    let mut images: Vec<f32> = (0..values as u32).map(|i| stream.uniform(i, 0)).collect();
+    session.load(&images, &[0; VERIFIED_IMAGES], &[0; VERIFIED_IMAGES])?;
+    let found = session.logits(VERIFIED_IMAGES, Images::Clean)?;
+
+    let Preprocessing { mean, std } = &model.preprocessing;
+    let plane = model.network.input[1] * model.network.input[2];
+    for (i, plane) in images.chunks_exact_mut(plane).enumerate() {
+        let channel = i % mean.len();
+        plane.iter_mut().for_each(|x| *x = (*x - mean[channel]) / std[channel]);
+    }
+    let expected = match loaded.notes {
+        Some(_) => reference_logits(&args.model, &images, VERIFIED_IMAGES)?,
+        // A package's weights are compared by way of its ONNX export.
+        None => reference_logits_bytes(&to_onnx(model)?, &args.model, &images, VERIFIED_IMAGES)?,
+    };
+    let max_difference = found.iter().zip(&expected).fold(0.0f32, |a, (f, e)| a.max((f - e).abs()));
+    let largest_logit = expected.iter().fold(0.0f32, |a, e| a.max(e.abs()));
+    let finite = found.iter().chain(&expected).all(|v| v.is_finite());
+    let ok = finite && found.len() == expected.len() && max_difference <= TOLERANCE * largest_logit;
+    let device = session.device_name();
+    Ok(Difference { device, images: VERIFIED_IMAGES, max_difference, largest_logit, ok })
+}
+
+fn text(found: &Inspection) -> String {
+    let [channels, height, width] = found.input;
+    let layers: Vec<String> = found.layers.iter().map(|(op, count)| format!("{count} {op}")).collect();
+    let numbers = |v: &[f32]| v.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let Preprocessing { mean, std } = &found.preprocessing;
+    let mut rows = vec![
+        ("input", format!("{channels} x {height} x {width}, {} classes", found.classes)),
+        ("layers", layers.join(", ")),
+        (
+            "parameters",
+            format!(
+                "{} to train, {} others",
+                grouped(found.trainable_parameters),
+                grouped(found.other_parameters)
+            ),
+        ),
+        ("work", format!("{} multiply-adds an image", grouped(found.multiply_adds))),
+        ("batch norm", found.batch_norm.clone()),
+        ("preprocessing", format!("mean {}; std {}", numbers(mean), numbers(std))),
+    ];
+    if let (Some(opset), Some(producer)) = (found.opset, &found.producer) {
+        rows.push(("onnx", format!("opset {opset}, written by {producer}")));
+    }
+    if !found.labels.is_empty() {
+        let shown: Vec<_> = found.labels.iter().take(10).map(String::as_str).collect();
+        let more = if found.labels.len() > shown.len() { ", ..." } else { "" };
+        rows.push(("labels", format!("{}{more}", shown.join(", "))));
+    }
+    let mut text = format!("{}\n", found.model);
+    for (name, value) in rows {
+        text += &format!("{}\n", wrap(&format!("{name:<15}{value}"), 15));
+    }
+    text += &format!("\n{:<20}{:>14}{:>18}\n", "memory by batch", "attack step", "training step");
+    for m in &found.memory {
+        text += &format!("{:<20}{:>14}{:>18}\n", m.batch, bytes(m.attack_step), bytes(m.training_step));
+    }
+    if let Some(v) = &found.verification {
+        text += &format!(
+            "\nlogits on {}\ndiffer by {:.1e} from tract's on {} random images, largest logit {:.1}: {}\n",
+            v.device,
+            v.max_difference,
+            v.images,
+            v.largest_logit,
+            if v.ok { "ok" } else { "FAILED" }
+        );
+    }
+    text
+}

@@ -1,0 +1,137 @@
+//! What a run was started with: the recipe, and the table `[run]` beside it. A checkpoint and
+//! config.toml hold both.
+
+use adamant::finetune::Recipe;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::args::RunArgs;
+use crate::data::Validation;
+
+/// The table `[run]`: everything that a repetition needs besides the recipe.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunSettings {
+    pub command: String,
+    /// The model that training started from, or the name of an architecture.
+    pub model: String,
+    /// BLAKE3 hash of the model's file; empty for an architecture.
+    pub model_blake3: String,
+    pub data: String,
+    pub split: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    pub validate: String,
+    pub seed: u64,
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+    pub device: String,
+    pub adamant_version: String,
+}
+
+/// A recipe and what it runs on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    pub recipe: Recipe,
+    pub run: RunSettings,
+}
+
+impl Settings {
+    pub fn to_toml(&self) -> Result<String> {
+        #[derive(Serialize)]
+        struct Config<'a> {
+            run: &'a RunSettings,
+        }
+        let run = toml::to_string(&Config { run: &self.run })?;
+        Ok(format!("{}\n{run}", self.recipe.to_toml()))
+    }
+
+    /// Reads the settings that a checkpoint carries.
+    pub fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            run: RunSettings,
+        }
+        let Config { run } = toml::from_str(text).context("the checkpoint was not written by a run")?;
+        Ok(Self { recipe: Recipe::parse(text, "of the checkpoint", &[])?, run })
+    }
+
+    /// Refuses options that contradict those that the run was started with.
+    pub fn check_resumed(&self, recipe: Option<&str>, args: &RunArgs, model_blake3: &str) -> Result<()> {
+        let run = &self.run;
+        if run.model_blake3 != model_blake3 {
+            bail!("{}: the run there was started from another model, {}", args.out.display(), run.model);
+        }
+        let validate = |v: Validation| v.to_string();
+        let limit = run.limit.map_or("none".to_owned(), |n| n.to_string());
+        let given = [
+            ("--data", Some(args.data.clone()), run.data.clone()),
+            ("--limit", args.limit.map(|n| n.to_string()), limit),
+            ("--split", args.split.map(|s| s.name().to_owned()), run.split.clone()),
+            ("--validate", args.validate.map(validate), run.validate.clone()),
+            ("--seed", args.seed.map(|n| n.to_string()), run.seed.to_string()),
+        ];
+        for (flag, given, started) in given {
+            if let Some(given) = given.filter(|g| *g != started) {
+                bail!(
+                    "{flag} {given}: the run in {} was started with {started}; a resumed run keeps its settings, \
+                     another needs another --out",
+                    args.out.display()
+                );
+            }
+        }
+        let changes = recipe_changes(args);
+        if recipe.is_some() || !changes.is_empty() {
+            let base = recipe.map_or_else(|| Ok(self.recipe.clone()), |name| Recipe::load(name, &[]))?;
+            let asked = Recipe::parse(&base.to_toml(), &base.name, &changes)?;
+            if asked != self.recipe {
+                bail!(
+                    "the run in {} was started with other settings of the recipe (its config.toml has them); \
+                     leave out --recipe, --set, --epochs and --batch, or choose another --out",
+                    args.out.display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `--set` and its short forms, as settings of a recipe.
+pub fn recipe_changes(args: &RunArgs) -> Vec<String> {
+    let mut changes = args.settings.clone();
+    changes.extend(args.epochs.map(|n| format!("epochs={n}")));
+    if let Some(crate::args::BatchSize::Images(n)) = args.batch {
+        changes.push(format!("data.batch={n}"));
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_read_back_as_they_are_written() {
+        let settings = Settings {
+            recipe: Recipe::load("aft", &["attack.steps=3".to_owned()]).unwrap(),
+            run: RunSettings {
+                command: "finetune".into(),
+                model: "dir/a \"model\".onnx".into(),
+                model_blake3: "00".into(),
+                data: "cifar10:data".into(),
+                split: "train".into(),
+                limit: None,
+                validate: "train:500".into(),
+                seed: i64::MAX as u64,
+                mean: vec![0.5],
+                std: vec![0.25],
+                device: "cpu".into(),
+                adamant_version: "0.1.0".into(),
+            },
+        };
+        let text = settings.to_toml().unwrap();
+        assert_eq!(Settings::parse(&text).unwrap(), settings);
+        // A run's config.toml is a recipe file as well.
+        assert_eq!(Recipe::parse(&text, "config", &[]).unwrap(), settings.recipe);
+        assert!(Settings::parse(&settings.recipe.to_toml()).is_err());
+    }
+}

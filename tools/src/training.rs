@@ -1,0 +1,276 @@
+//! The run that `train` and `finetune` share: epochs, checkpoints, metrics, progress.
+
+use std::time::Instant;
+
+use adamant::finetune::{EpochMetrics, Event, RunDirectory, SelectionKind, Trainer, TrainerOptions};
+use adamant::package::{Package, Provenance, TrainingState};
+use adamant::{Device, Model, Session};
+use anyhow::{Result, bail};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::data::Images;
+use crate::output::{duration, percent};
+use crate::progress::{Console, stop_on_interrupt};
+use crate::settings::Settings;
+
+/// Everything that a run needs.
+pub struct Run {
+    pub directory: RunDirectory,
+    pub settings: Settings,
+    /// The model to start from, or that of the checkpoint.
+    pub model: Model,
+    pub provenance: Provenance,
+    pub images: Images,
+    pub device: Device,
+    /// Where to continue.
+    pub resumed: Option<TrainingState>,
+}
+
+/// What became of a run, for `--json`.
+#[derive(Serialize)]
+pub struct Summary {
+    schema: u32,
+    run: String,
+    device: String,
+    /// The epoch that the run stands for.
+    selected: u32,
+    epochs: Vec<EpochMetrics>,
+}
+
+impl Run {
+    /// Trains to the last epoch, with a checkpoint after each.
+    pub fn finish(self, console: &Console) -> Result<Summary> {
+        let Self { directory, settings, model, provenance, images, device, resumed } = self;
+        let recipe = settings.recipe.clone();
+        let epochs = recipe.epochs;
+        let device_name = device.name();
+        let text = settings.to_toml()?;
+        directory.write_config(&text)?;
+        directory.log(&format!(
+            "{} {} on {} of {}, {device_name}",
+            if resumed.is_some() { "resumed" } else { "started" },
+            recipe.name,
+            crate::output::count(images.train.len(), "image"),
+            settings.run.data,
+        ))?;
+
+        let stop = stop_on_interrupt()?;
+        let batch = recipe.data.batch.min(images.train.len()).max(1);
+        let session = Session::new(device, &model, batch)?;
+        let options = TrainerOptions {
+            seed: settings.run.seed,
+            train: images.train,
+            validation: images.validation,
+            stop,
+        };
+        let mut trainer = Trainer::new(session, recipe, options)?;
+        let mut best = None;
+        if let Some(state) = &resumed {
+            trainer.restore(&model.values, state)?;
+            best = state.best;
+        }
+        directory.rewind_metrics(trainer.epochs_done())?;
+        let mut history = directory
+            .read_metrics()?
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<EpochMetrics>, _>>()?;
+        let mut progress = Progress::new(console, trainer.epochs_done(), epochs);
+        while !trainer.is_done() {
+            let epoch = trainer.epochs_done() + 1;
+            progress.start(epoch);
+            let metrics = match trainer.epoch(|event| progress.event(&event)) {
+                Ok(metrics) => metrics,
+                Err(adamant::Error::Interrupted) => {
+                    progress.clear();
+                    bail!(stopped(epoch));
+                }
+                Err(e) => {
+                    progress.clear();
+                    return Err(e.into());
+                }
+            };
+            progress.clear();
+
+            let score = metrics.robust_accuracy.or(metrics.clean_accuracy);
+            let selects = trainer.recipe().selection.kind == SelectionKind::Best;
+            let improved = selects && score.is_some_and(|s| best.is_none_or(|b| s > b));
+            if improved {
+                best = score;
+            }
+            let mut state = trainer.state(best)?;
+            state.settings.clone_from(&text);
+            let mut package = Package {
+                model: Model { values: trainer.weights()?, ..model.clone() },
+                provenance: provenance.clone(),
+                report: None,
+                training: None,
+            };
+            directory.append_metrics(&serde_json::to_string(&metrics)?)?;
+            if improved {
+                directory.write_best(&package)?;
+            }
+            package.training = Some(state);
+            directory.write_checkpoint(&package)?;
+            let line = epoch_line(&metrics, epochs, improved);
+            console.line(&line);
+            directory.log(&line)?;
+            history.push(metrics);
+        }
+        let selected = selected(&history, trainer.recipe().selection.kind);
+        Ok(Summary {
+            schema: 1,
+            run: directory.path().display().to_string(),
+            device: device_name,
+            selected,
+            epochs: history,
+        })
+    }
+}
+
+fn stopped(epoch: u32) -> String {
+    match epoch {
+        1 => "stopped in epoch 1, before the first checkpoint: there is nothing to resume".to_owned(),
+        _ => format!(
+            "stopped in epoch {epoch}; the checkpoint of epoch {} is intact: continue with --resume",
+            epoch - 1
+        ),
+    }
+}
+
+/// The epoch whose weights stand for the run: the first of those with the highest accuracy on the
+/// validation images, or the last.
+fn selected(history: &[EpochMetrics], kind: SelectionKind) -> u32 {
+    let mut found: Option<(&EpochMetrics, f64)> = None;
+    for metrics in history {
+        let score = metrics.robust_accuracy.or(metrics.clean_accuracy);
+        if let Some(score) = score.filter(|s| found.is_none_or(|(_, best)| *s > best)) {
+            found = Some((metrics, score));
+        }
+    }
+    match (kind, found) {
+        (SelectionKind::Best, Some((metrics, _))) => metrics.epoch,
+        _ => history.last().map_or(0, |m| m.epoch),
+    }
+}
+
+/// An epoch in one line of at most 80 columns.
+fn epoch_line(metrics: &EpochMetrics, epochs: u32, best: bool) -> String {
+    let mut line = format!(
+        "epoch {:>2}/{epochs}  loss {:<6.3} train {:>6}",
+        metrics.epoch,
+        metrics.loss,
+        percent(metrics.train_accuracy)
+    );
+    if let Some(clean) = metrics.clean_accuracy {
+        line += &format!("  valid: clean {:>6}", percent(clean));
+    }
+    if let Some(robust) = metrics.robust_accuracy {
+        line += &format!(" robust {:>6}", percent(robust));
+    }
+    line + &format!("{} {:>7}", if best { "*" } else { " " }, duration(metrics.seconds))
+}
+
+impl Summary {
+    /// The run for people.
+    pub fn text(&self) -> String {
+        let Some(metrics) = self.epochs.iter().find(|m| m.epoch == self.selected) else {
+            return String::new();
+        };
+        let mut line = format!("{}: epoch {} of {}", self.run, self.selected, self.epochs.len());
+        if let Some(clean) = metrics.clean_accuracy {
+            line += &format!(", validation clean {}", percent(clean));
+        }
+        if let Some(robust) = metrics.robust_accuracy {
+            line += &format!(" robust {}", percent(robust));
+        }
+        line + "\n"
+    }
+}
+
+/// The bar of the epoch under way, with the time that the whole run still takes.
+struct Progress<'a> {
+    console: &'a Console,
+    bar: ProgressBar,
+    epoch: u32,
+    epochs: u32,
+    validation_start: Option<Instant>,
+    /// Of the epoch before: until one is known, validation counts as free.
+    validation_seconds: f64,
+}
+
+impl<'a> Progress<'a> {
+    fn new(console: &'a Console, epoch: u32, epochs: u32) -> Self {
+        let bar = ProgressBar::hidden();
+        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0 }
+    }
+
+    fn start(&mut self, epoch: u32) {
+        self.epoch = epoch;
+        self.validation_start = None;
+        self.bar = self.console.bar(1, "{prefix} [{bar:12}] {msg}");
+        self.bar.set_prefix(format!("epoch {epoch:>2}/{}", self.epochs));
+        self.bar.tick();
+    }
+
+    fn event(&mut self, event: &Event) {
+        let left = f64::from(self.epochs - self.epoch);
+        match *event {
+            Event::Batch { batch, batches, images, loss, accuracy, seconds, .. } => {
+                let whole = seconds * batches as f64 / batch as f64;
+                let eta = whole - seconds + left * whole + (left + 1.0) * self.validation_seconds;
+                self.bar.set_length(batches as u64);
+                self.bar.set_position(batch as u64);
+                self.bar.set_message(format!(
+                    "{batch}/{batches} loss {loss:.3} acc {} {:.0}/s eta {}",
+                    percent(accuracy),
+                    images as f64 / seconds,
+                    duration(eta)
+                ));
+            }
+            Event::Validation { fraction, .. } => {
+                let start = *self.validation_start.get_or_insert_with(Instant::now);
+                self.validation_seconds = start.elapsed().as_secs_f64();
+                self.bar.set_length(1000);
+                self.bar.set_position((fraction * 1000.0) as u64);
+                self.bar.set_message("validating");
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(epoch: u32, robust: f64) -> EpochMetrics {
+        EpochMetrics {
+            epoch,
+            lr: 0.1,
+            loss: 12.345,
+            train_accuracy: 1.0,
+            clean_accuracy: Some(1.0),
+            robust_accuracy: Some(robust),
+            mean_eps: 0.03,
+            seconds: 36_000.0,
+            images_per_second: 12.0,
+        }
+    }
+
+    #[test]
+    fn the_first_of_the_best_epochs_is_selected() {
+        let history = [metrics(1, 0.2), metrics(2, 0.5), metrics(3, 0.5), metrics(4, 0.1)];
+        assert_eq!(selected(&history, SelectionKind::Best), 2);
+        assert_eq!(selected(&history, SelectionKind::Last), 4);
+    }
+
+    #[test]
+    fn an_epoch_is_one_line() {
+        assert!(epoch_line(&metrics(100, 1.0), 100, true).len() <= crate::output::WIDTH);
+    }
+}
