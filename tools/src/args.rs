@@ -39,6 +39,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Say what a model is made of and what it needs
     Inspect(InspectArgs),
+    /// Train a new model on clean images
+    Train(TrainArgs),
     /// Make a model robust by adversarial training
     Finetune(FinetuneArgs),
     /// Measure clean and robust accuracy
@@ -175,6 +177,26 @@ pub struct RunArgs {
     pub device: DeviceArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant train --arch resnet8 --data mnist:data --out runs/digits
+  adamant train --arch preact-resnet18 --data cifar10:data --out runs/r18 \\
+      --epochs 60 --set schedule.peak=0.05
+
+RUN is a MODEL for the other commands: fine-tune it next.")]
+pub struct TrainArgs {
+    /// mnist-cnn, resnet8/20/32/44/56/110 (CIFAR), resnet18/34/50/101/152, wide-resnet50-2,
+    /// preact-resnet18, wrn-28-10, wrn-34-10 or wrn-D-K
+    #[arg(long, value_name = "ARCH")]
+    pub arch: String,
+    /// A recipe's name (see `adamant recipes`) or a .toml file [default: standard]
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 #[derive(Args)]

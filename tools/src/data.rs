@@ -107,11 +107,11 @@ fn hold_out(images: &Dataset, most: usize, console: &Console) -> Images {
     let held = most.min(images.len() / 10);
     let kept = images.len() - held;
     if held == 0 {
-        console.note("too few images to hold some out: the last epoch counts as the best");
+        console.note("too few images to hold some out: the epochs are not measured");
         return Images { train: images.clone(), validation: None };
     }
     console.note(&format!(
-        "no images follow those to train on: the last {held} of them are held out to select the best epoch"
+        "no images follow those to train on: the last {held} of them are held out to measure each epoch by"
     ));
     Images { train: images.limit(kept), validation: Some(images.subset(kept..images.len())) }
 }

@@ -9,6 +9,16 @@ use crate::args::DevicesArgs;
 use crate::output::{self, wrap};
 use crate::progress::Console;
 
+/// Mesa asks a Wayland compositor which GPU it would prefer, and complains on standard error where
+/// there is none: on a server, or in a container. Adamant orders the adapters itself.
+pub fn quiet_drivers() {
+    let desktop = ["WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    if !desktop {
+        // SAFETY: the program has only this thread so far.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
 #[derive(Serialize)]
 struct Devices {
     schema: u32,
@@ -122,6 +132,6 @@ fn text(devices: &Devices) -> String {
     if devices.adapters.is_empty() {
         text += "No Vulkan, Metal or DX12 adapter was found.\n\n";
     }
-    text += &format!("cpu: {}\n\n--device auto opens {}\n", devices.cpu, devices.auto);
+    text += &format!("{}: the portable executor\n\n--device auto opens {}\n", devices.cpu, devices.auto);
     wrap(&text, 2) + "\n"
 }

@@ -23,14 +23,21 @@ pub fn run(args: &FinetuneArgs, console: &Console) -> Result<Outcome> {
         true => resume(args, console)?,
         false => Some(start(args, console)?),
     };
-    let Some(run) = run else { return Ok(Outcome::Done) };
-    let summary = run.finish(console)?;
-    output::result(&args.run.json, &summary, &summary.text())?;
+    finish(run, &args.run, console)
+}
+
+/// Trains, unless there is nothing left to train, and prints what came of it.
+pub fn finish(run: Option<Run>, args: &RunArgs, console: &Console) -> Result<Outcome> {
+    if let Some(run) = run {
+        let summary = run.finish(console)?;
+        output::result(&args.json, &summary, &summary.text())?;
+    }
     Ok(Outcome::Done)
 }
 
 fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
     let recipe = Recipe::load(args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE), &recipe_changes(&args.run))?;
+    RunDirectory::check_free(&args.run.out)?;
     let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     if let Some(notes) = &loaded.notes {
         console.detail(&format!("{}: {}", loaded.name, notes.batch_norm));
@@ -84,13 +91,14 @@ pub fn begin(
 /// Continues the run in `--out`; `None` when it is already finished.
 fn resume(args: &FinetuneArgs, console: &Console) -> Result<Option<Run>> {
     let loaded = Loaded::read(&args.model)?;
-    resume_from(args.recipe.as_deref(), &args.run, &loaded.blake3, console)
+    resume_from(args.recipe.as_deref(), &args.run, &loaded.name, &loaded.blake3, console)
 }
 
-/// As [`resume`], for a run that started from the file with this hash.
+/// As [`resume`], for a run of the model with this name and hash.
 pub fn resume_from(
     recipe: Option<&str>,
     args: &RunArgs,
+    model_name: &str,
     model_blake3: &str,
     console: &Console,
 ) -> Result<Option<Run>> {
@@ -100,7 +108,7 @@ pub fn resume_from(
         bail!("{}: a package without training state cannot be resumed", directory.checkpoint().display())
     };
     let settings = Settings::parse(&state.settings)?;
-    settings.check_resumed(recipe, args, model_blake3)?;
+    settings.check_resumed(recipe, args, model_name, model_blake3)?;
     if state.epochs_done >= settings.recipe.epochs {
         console.line(&format!(
             "the run in {} is finished: {}",

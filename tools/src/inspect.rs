@@ -41,7 +41,8 @@ struct Inspection {
     batch_norm: String,
     opset: Option<i64>,
     producer: Option<String>,
-    preprocessing: Preprocessing,
+    /// Absent when nobody said: an ONNX file cannot.
+    preprocessing: Option<Preprocessing>,
     memory: Vec<Memory>,
     verification: Option<Difference>,
 }
@@ -65,13 +66,16 @@ struct Difference {
 
 pub fn run(args: &InspectArgs, console: &Console) -> Result<Outcome> {
     let mut loaded = Loaded::read(&args.model)?;
-    if let Some(preprocessing) = args.preprocessing.resolve(loaded.model.network.input[0])? {
+    let asked = args.preprocessing.resolve(loaded.model.network.input[0])?;
+    let known = asked.is_some() || loaded.notes.is_none();
+    if let Some(preprocessing) = asked {
         loaded.model.preprocessing = preprocessing;
     }
     for note in loaded.notes.iter().flat_map(|n| &n.notes) {
         console.note(&format!("{}: {note}", loaded.name));
     }
     let mut found = inspect(&loaded)?;
+    found.preprocessing = known.then(|| loaded.model.preprocessing.clone());
     if args.verify {
         found.verification = Some(verify(args, &loaded, console)?);
     }
@@ -113,7 +117,7 @@ fn inspect(loaded: &Loaded) -> Result<Inspection> {
         batch_norm: loaded.notes.as_ref().map_or(own_norms.to_owned(), |n| n.batch_norm.to_string()),
         opset: loaded.notes.as_ref().map(|n| n.opset),
         producer: loaded.notes.as_ref().map(|n| n.producer.clone()),
-        preprocessing: model.preprocessing.clone(),
+        preprocessing: None,
         memory: memory.collect::<Result<_>>()?,
         verification: None,
     })
@@ -167,7 +171,10 @@ fn text(found: &Inspection) -> String {
     let [channels, height, width] = found.input;
     let layers: Vec<String> = found.layers.iter().map(|(op, count)| format!("{count} {op}")).collect();
     let numbers = |v: &[f32]| v.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let Preprocessing { mean, std } = &found.preprocessing;
+    let preprocessing = match &found.preprocessing {
+        Some(p) => format!("mean {}; std {}", numbers(&p.mean), numbers(&p.std)),
+        None => "unknown: --mean and --std say it".to_owned(),
+    };
     let mut rows = vec![
         ("input", format!("{channels} x {height} x {width}, {} classes", found.classes)),
         ("layers", layers.join(", ")),
@@ -181,7 +188,7 @@ fn text(found: &Inspection) -> String {
         ),
         ("work", format!("{} multiply-adds an image", grouped(found.multiply_adds))),
         ("batch norm", found.batch_norm.clone()),
-        ("preprocessing", format!("mean {}; std {}", numbers(mean), numbers(std))),
+        ("preprocessing", preprocessing),
     ];
     if let (Some(opset), Some(producer)) = (found.opset, &found.producer) {
         rows.push(("onnx", format!("opset {opset}, written by {producer}")));

@@ -20,6 +20,7 @@ mod package;
 mod progress;
 mod recipes;
 mod settings;
+mod train;
 mod training;
 mod verify;
 
@@ -39,6 +40,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    devices::quiet_drivers();
     let cli = Cli::parse();
     let console = Console::new(cli.quiet, cli.verbose);
     match run(&cli.command, &console) {
@@ -57,6 +59,7 @@ fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Demo(args) => demo::run(args, console),
         Command::Devices(args) => devices::run(args, console),
         Command::Inspect(args) => inspect::run(args, console),
+        Command::Train(args) => train::run(args, console),
         Command::Finetune(args) => finetune::run(args, console),
         Command::Evaluate(args) => evaluate::run(args, console),
         Command::Attack(args) => attack::run(args, console),

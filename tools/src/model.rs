@@ -42,6 +42,15 @@ static STATISTICS: [Statistics; 3] = [
     Statistics { name: "none", mean: &[0.0], std: &[1.0] },
 ];
 
+/// The normalisation with this name.
+///
+/// # Panics
+/// When there is none.
+pub fn statistics(name: &str, channels: usize) -> adamant::Result<Preprocessing> {
+    let found = STATISTICS.iter().find(|s| s.name == name).expect("the names are those above");
+    Preprocessing::new(found.mean, found.std, channels)
+}
+
 impl FromStr for PerChannel {
     type Err = String;
 

@@ -56,9 +56,17 @@ impl Settings {
     }
 
     /// Refuses options that contradict those that the run was started with.
-    pub fn check_resumed(&self, recipe: Option<&str>, args: &RunArgs, model_blake3: &str) -> Result<()> {
+    pub fn check_resumed(
+        &self,
+        recipe: Option<&str>,
+        args: &RunArgs,
+        model: &str,
+        model_blake3: &str,
+    ) -> Result<()> {
         let run = &self.run;
-        if run.model_blake3 != model_blake3 {
+        // A file is known by its content, wherever it lies; an architecture by its name.
+        let same_name = !model_blake3.is_empty() || run.model == model;
+        if run.model_blake3 != model_blake3 || !same_name {
             bail!("{}: the run there was started from another model, {}", args.out.display(), run.model);
         }
         let validate = |v: Validation| v.to_string();

@@ -35,14 +35,20 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Makes a folder for a new run. A folder that already holds a run is refused.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// Refuses a folder that already holds a run.
+    pub fn check_free(path: &Path) -> Result<()> {
         if path.join("checkpoint.adamant").exists() {
             return Err(Error::Config(format!(
                 "{} already holds a run; continue it with --resume, or choose another --out",
                 path.display()
             )));
         }
+        Ok(())
+    }
+
+    /// Makes a folder for a new run. A folder that already holds a run is refused.
+    pub fn create(path: &Path) -> Result<Self> {
+        Self::check_free(path)?;
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let run = Self { path: path.to_owned() };
         // What an interrupted run left before its first checkpoint.
