@@ -1,0 +1,392 @@
+//! The binary as its users run it: exit codes, what goes to standard output, what a run leaves, and
+//! mistakes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent").to_owned()
+}
+
+fn model() -> String {
+    root().join("examples/data/digits_resnet8.onnx").display().to_string()
+}
+
+fn digits() -> String {
+    format!("mnist:{}", root().join("examples/data/digits").display())
+}
+
+fn adamant(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_adamant"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+/// Runs a command that must end with `code`, and returns its standard output and error.
+fn run(code: i32, arguments: &[&str]) -> (String, String) {
+    let output = adamant(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "adamant {arguments:?}\n{out}\n{err}");
+    (out, err)
+}
+
+/// Runs a command that must fail with exit code 2 and one message that holds `parts`.
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let (out, err) = run(2, arguments);
+    assert!(out.is_empty(), "data on standard output of a failed command: {out}");
+    for part in parts {
+        assert!(err.contains(part), "no '{part}' in: {err}");
+    }
+    assert!(!err.contains("panicked"), "{err}");
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn path(folder: &tempfile::TempDir, name: &str) -> String {
+    folder.path().join(name).display().to_string()
+}
+
+/// A short fine-tuning of the bundled model; `more` is added to the command line.
+fn finetune<'a>(out: &'a str, data: &'a str, model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![
+        "finetune",
+        model,
+        "--mean",
+        "none",
+        "--data",
+        data,
+        "--limit",
+        "96",
+        "--batch",
+        "32",
+        "--device",
+        "cpu",
+        "--set",
+        "attack.eps=0.1",
+        "--set",
+        "attack.steps=2",
+        "--validate",
+        "train:32",
+        "--out",
+        out,
+    ];
+    arguments.extend(more);
+    arguments
+}
+
+#[test]
+fn evaluate_prints_the_contract_as_json_and_nothing_else() {
+    let (model, data) = (model(), digits());
+    let evaluate = |batch: &str| {
+        let (out, _) = run(
+            0,
+            &[
+                "evaluate",
+                &model,
+                "--mean",
+                "none",
+                "--data",
+                &data,
+                "--limit",
+                "60",
+                "--attack",
+                "pgd:eps=0.1,steps=3,restarts=2",
+                "--attack",
+                "fgsm:eps=0.1",
+                "--device",
+                "cpu",
+                "--batch",
+                batch,
+                "--json",
+                "-",
+            ],
+        );
+        serde_json::from_str::<Value>(&out).expect("standard output is one JSON value")
+    };
+    let report = evaluate("60");
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["data"], "mnist");
+    assert_eq!(
+        (&report["split"], &report["images"], &report["seed"]),
+        (&"test".into(), &60.into(), &0.into())
+    );
+    let correct = report["clean"]["correct"].as_u64().unwrap();
+    assert!(correct > 50, "the bundled model reads digits: {correct} of 60");
+    assert_eq!(report["clean"]["accuracy"].as_f64().unwrap(), correct as f64 / 60.0);
+    let pgd = &report["attacks"][0];
+    assert_eq!(
+        (&pgd["name"], &pgd["norm"], &pgd["steps"], &pgd["restarts"]),
+        (&"pgd".into(), &"linf".into(), &3.into(), &2.into())
+    );
+    for key in ["eps", "step", "robust_correct", "robust_accuracy", "seconds"] {
+        assert!(pgd[key].is_number(), "{key} is missing: {pgd}");
+    }
+    assert!(report["worst_case"]["robust_correct"].as_u64() <= pgd["robust_correct"].as_u64());
+    assert!(report["warnings"].is_array());
+
+    // The last batch of this one is partial: results do not depend on the batch size.
+    let other = evaluate("7");
+    assert_eq!(report["clean"], other["clean"]);
+    for i in 0..2 {
+        assert_eq!(report["attacks"][i]["robust_correct"], other["attacks"][i]["robust_correct"]);
+    }
+}
+
+#[test]
+fn a_target_that_is_not_met_is_exit_code_1() {
+    let (model, data) = (model(), digits());
+    let base = [
+        "evaluate",
+        &model,
+        "--mean",
+        "none",
+        "--data",
+        &data,
+        "--limit",
+        "40",
+        "--attack",
+        "fgsm:eps=0.01",
+        "--device",
+        "cpu",
+    ];
+    run(0, &[&base[..], &["--require-accuracy", "0.5"]].concat());
+    run(1, &[&base[..], &["--require-accuracy", "1.0", "--require-robust", "1.0"]].concat());
+}
+
+#[test]
+fn mistakes_are_named_with_their_remedy() {
+    let (model, data) = (model(), digits());
+    let dir = folder();
+    let garbage = path(&dir, "garbage.onnx");
+    std::fs::write(&garbage, b"this is not a model").unwrap();
+    let truncated = path(&dir, "truncated.onnx");
+    let bytes = std::fs::read(&model).unwrap();
+    std::fs::write(&truncated, &bytes[..bytes.len() / 2]).unwrap();
+
+    refused(&["evaluate", "missing.onnx", "--data", &data], &["missing.onnx"]);
+    refused(&["evaluate", &garbage, "--data", &data], &["garbage.onnx"]);
+    refused(&["evaluate", &truncated, "--data", &data], &["truncated.onnx"]);
+    refused(&["evaluate", &model, "--data", "mnist:nowhere"], &["nowhere"]);
+    refused(&["evaluate", &model, "--data", &data, "--attack", "pdg"], &["pdg", "pgd"]);
+    refused(&["evaluate", &model, "--data", &data, "--attack", "pgd:eps=8"], &["8/255"]);
+    refused(&["evaluate", &model, "--data", &data, "--device", "no such gpu"], &["no such gpu", "devices"]);
+    refused(&["evaluate", &model, "--data", &data, "--frobnicate"], &["--frobnicate"]);
+    refused(
+        &["inspect", &root().join("tests/fixtures/bad/unsupported.onnx").display().to_string()],
+        &["Einsum", "Resize"],
+    );
+    let run_dir = path(&dir, "run");
+    refused(&["finetune", &model, "--data", &data, "--out", &run_dir, "--recipe", "atf"], &["atf", "aft"]);
+    refused(
+        &["finetune", &model, "--data", &data, "--out", &run_dir, "--set", "attack.stepz=3"],
+        &["attack.stepz"],
+    );
+    refused(&["finetune", &model, "--data", &data, "--out", &run_dir, "--resume"], &["resume"]);
+    refused(&["recipes", "madri"], &["madry"]);
+    refused(&["verify", &garbage], &["garbage.onnx"]);
+    assert!(!Path::new(&run_dir).join("checkpoint.adamant").exists());
+}
+
+/// Writes an IDX data set of `count` blank digits with one label.
+fn blank_digits(folder: &Path, count: u32, label: u8, labels: u32) {
+    let header = |magic: u32, dims: &[u32]| {
+        let mut bytes = magic.to_be_bytes().to_vec();
+        dims.iter().for_each(|d| bytes.extend(d.to_be_bytes()));
+        bytes
+    };
+    for (images, names) in [
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    ] {
+        let mut bytes = header(2051, &[count, 28, 28]);
+        bytes.extend(vec![0u8; count as usize * 784]);
+        std::fs::write(folder.join(images), bytes).unwrap();
+        let mut bytes = header(2049, &[labels]);
+        bytes.extend(vec![label; labels as usize]);
+        std::fs::write(folder.join(names), bytes).unwrap();
+    }
+}
+
+#[test]
+fn data_that_does_not_fit_is_refused() {
+    let model = model();
+    let dir = folder();
+    let data = format!("mnist:{}", dir.path().display());
+    let evaluate = ["evaluate", &model, "--mean", "none", "--data", &data, "--device", "cpu"];
+    blank_digits(dir.path(), 3, 77, 3);
+    refused(&evaluate, &["77"]);
+    blank_digits(dir.path(), 3, 1, 2);
+    refused(&evaluate, &["idx"]);
+    std::fs::write(dir.path().join("t10k-images-idx3-ubyte"), [0, 0, 8, 3, 255, 255, 255, 255]).unwrap();
+    refused(&evaluate, &["t10k-images"]);
+    // Ten digits of 28 x 28 are not what this model of another shape takes.
+    let other = root().join("tests/golden/tiny_resnet.onnx").display().to_string();
+    blank_digits(dir.path(), 3, 1, 3);
+    refused(&["evaluate", &other, "--mean", "none", "--data", &data, "--device", "cpu"], &["28"]);
+}
+
+#[test]
+fn a_run_leaves_what_the_contract_says_and_becomes_a_package() {
+    let (model, data, dir) = (model(), digits(), folder());
+    let out = path(&dir, "run");
+    run(0, &finetune(&out, &data, &model, &["--epochs", "2"]));
+    for name in ["config.toml", "metrics.jsonl", "checkpoint.adamant", "best.adamant", "log.txt"] {
+        assert!(Path::new(&out).join(name).exists(), "{name} is missing");
+    }
+    let metrics = std::fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["epoch"], i + 1);
+        for key in
+            ["lr", "loss", "clean_accuracy", "robust_accuracy", "mean_eps", "seconds", "images_per_second"]
+        {
+            assert!(line[key].is_number(), "{key} is missing: {line}");
+        }
+    }
+    // A folder that holds a run is not overwritten by accident.
+    refused(&finetune(&out, &data, &model, &["--epochs", "2"]), &["--resume"]);
+
+    let package = path(&dir, "digits.adamant");
+    run(
+        0,
+        &[
+            "package", &out, "--out", &package, "--data", &data, "--limit", "40", "--eps", "0.1", "--device",
+            "cpu",
+        ],
+    );
+    let (claims, _) = run(0, &["verify", &package]);
+    assert!(claims.contains("40"), "the claim names its images: {claims}");
+
+    let onnx = path(&dir, "hard.onnx");
+    run(0, &["export", &package, "--out", &onnx]);
+    let (inspected, _) = run(0, &["inspect", &onnx, "--verify", "--device", "cpu"]);
+    assert!(inspected.contains("tract"), "{inspected}");
+
+    // A byte in the middle of the weights.
+    let mut bytes = std::fs::read(&package).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&package, bytes).unwrap();
+    let output = adamant(&["verify", &package]);
+    assert_eq!(output.status.code(), Some(2));
+    refused(&["evaluate", &package, "--data", &data, "--device", "cpu"], &["digits.adamant"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_continues_bit_for_bit() {
+    let (model, data, dir) = (model(), digits(), folder());
+    let (straight, broken) = (path(&dir, "straight"), path(&dir, "broken"));
+    run(0, &finetune(&straight, &data, &model, &["--epochs", "3"]));
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adamant"))
+        .args(finetune(&broken, &data, &model, &["--epochs", "3"]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let checkpoint = Path::new(&broken).join("checkpoint.adamant");
+    let start = Instant::now();
+    while !checkpoint.exists() && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let status = child.wait().unwrap();
+    let epochs =
+        |run: &str| std::fs::read_to_string(Path::new(run).join("metrics.jsonl")).unwrap().lines().count();
+    // On a fast machine the run may have ended before the signal came; else it says how to go on.
+    if epochs(&broken) < 3 {
+        assert_eq!(status.code(), Some(2));
+        let mut message = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
+        assert!(message.contains("--resume"), "{message}");
+    }
+    run(0, &finetune(&broken, &data, &model, &["--epochs", "3", "--resume"]));
+    assert_eq!(epochs(&broken), 3);
+    let bytes = |run: &str| std::fs::read(Path::new(run).join("checkpoint.adamant")).unwrap();
+    assert!(bytes(&straight) == bytes(&broken), "the checkpoints differ");
+}
+
+#[test]
+fn recipes_print_what_runs() {
+    let (list, _) = run(0, &["recipes"]);
+    for name in ["standard", "madry", "aft"] {
+        assert!(list.contains(name), "{name} is not listed: {list}");
+    }
+    let (toml, _) = run(0, &["recipes", "aft"]);
+    let (dir, model, data) = (folder(), model(), digits());
+    let (file, out) = (path(&dir, "mine.toml"), path(&dir, "run"));
+    std::fs::write(&file, toml).unwrap();
+    run(0, &finetune(&out, &data, &model, &["--recipe", &file, "--epochs", "1"]));
+}
+
+#[test]
+fn training_from_nothing_makes_a_model_that_exports() {
+    let (data, dir) = (digits(), folder());
+    let (out, onnx) = (path(&dir, "run"), path(&dir, "trained.onnx"));
+    run(
+        0,
+        &[
+            "train",
+            "--arch",
+            "mnist-cnn",
+            "--data",
+            &data,
+            "--out",
+            &out,
+            "--limit",
+            "64",
+            "--epochs",
+            "1",
+            "--batch",
+            "32",
+            "--validate",
+            "none",
+            "--device",
+            "cpu",
+        ],
+    );
+    run(0, &["export", &out, "--out", &onnx]);
+    run(0, &["inspect", &onnx, "--verify", "--device", "cpu"]);
+}
+
+#[test]
+fn the_gpu_executor_serves_the_command_line() {
+    let (model, data) = (model(), digits());
+    let measure = |device: &str| {
+        let (out, _) = run(
+            0,
+            &[
+                "evaluate",
+                &model,
+                "--mean",
+                "none",
+                "--data",
+                &data,
+                "--limit",
+                "48",
+                "--attack",
+                "pgd:eps=0.1,steps=2",
+                "--device",
+                device,
+                "--json",
+                "-",
+            ],
+        );
+        serde_json::from_str::<Value>(&out).unwrap()
+    };
+    let (cpu, gpu) = (measure("cpu"), measure("gpu"));
+    assert_eq!(cpu["clean"], gpu["clean"]);
+    let robust = |report: &Value| report["attacks"][0]["robust_correct"].as_i64().unwrap();
+    assert!((robust(&cpu) - robust(&gpu)).abs() <= 1, "cpu {} and gpu {}", robust(&cpu), robust(&gpu));
+}
