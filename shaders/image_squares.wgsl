@@ -1,21 +1,22 @@
-// squares[n] = sum over the image of x^2.
+// partial[part][n] = sum of x^2 over the elements of image n in the part.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
 // | 0 | x | read | batch * per_image |
-// | 1 | squares | read_write | batch |
+// | 1 | partial | read_write | parts * batch |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one thread for each part and image.
 // Sums are taken in blocks, which keeps f32 rounding small.
 
 struct Params {
     batch: u32,
     per_image: u32,
+    parts: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(1) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 const BLOCK: u32 = 64u;
@@ -26,19 +27,23 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
-    if n >= params.batch {
+    let index = thread_index(group, groups, local);
+    if index >= params.parts * params.batch {
         return;
     }
+    let n = index % params.batch;
+    let part = index / params.batch;
+    let per_part = (params.per_image + params.parts - 1u) / params.parts;
+    let end = min((part + 1u) * per_part, params.per_image);
     let start = n * params.per_image;
     var sum = 0.0;
-    for (var first = 0u; first < params.per_image; first += BLOCK) {
+    for (var first = part * per_part; first < end; first += BLOCK) {
         var block = 0.0;
-        for (var i = first; i < min(first + BLOCK, params.per_image); i++) {
+        for (var i = first; i < min(first + BLOCK, end); i++) {
             let v = x[start + i];
             block += v * v;
         }
         sum += block;
     }
-    squares[n] = sum;
+    partial[index] = sum;
 }

@@ -7,9 +7,9 @@
 // | 0 | x | read | batch * per_image |
 // | 1 | loss | read | batch |
 // | 2 | correct | read | batch |
-// | 3 | best | read_write | batch * per_image |
-// | 4 | best_loss | read | batch |
-// | 5 | best_correct | read | batch |
+// | 3 | best_loss | read | batch |
+// | 4 | best_correct | read | batch |
+// | 5 | best | read_write | batch * per_image |
 // | 6 | params | uniform | |
 //
 // Dispatch: one thread for each element.
@@ -22,9 +22,9 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> loss: array<f32>;
 @group(0) @binding(2) var<storage, read> correct: array<f32>;
-@group(0) @binding(3) var<storage, read_write> best: array<f32>;
-@group(0) @binding(4) var<storage, read> best_loss: array<f32>;
-@group(0) @binding(5) var<storage, read> best_correct: array<f32>;
+@group(0) @binding(3) var<storage, read> best_loss: array<f32>;
+@group(0) @binding(4) var<storage, read> best_correct: array<f32>;
+@group(0) @binding(5) var<storage, read_write> best: array<f32>;
 @group(0) @binding(6) var<uniform> params: Params;
 
 @compute @workgroup_size(64)

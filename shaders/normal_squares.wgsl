@@ -1,23 +1,25 @@
-// squares[n] = sum over the image of g^2, where g is the standard normal number of each element.
+// partial[part][n] = sum of g^2 over the elements of image n in the part, where g is the standard normal
+// number of each element.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
 // | 0 | indices | read | batch (u32) |
 // | 1 | key | read | 2 (u32) |
-// | 2 | squares | read_write | batch |
+// | 2 | partial | read_write | parts * batch |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one thread for each part and image.
 // Sums are taken in blocks, which keeps f32 rounding small.
 
 struct Params {
     batch: u32,
     per_image: u32,
+    parts: u32,
 }
 
 @group(0) @binding(0) var<storage, read> indices: array<u32>;
 @group(0) @binding(1) var<storage, read> key: array<u32>;
-@group(0) @binding(2) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(2) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
 const BLOCK: u32 = 64u;
@@ -28,20 +30,24 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
-    if n >= params.batch {
+    let index = thread_index(group, groups, local);
+    if index >= params.parts * params.batch {
         return;
     }
+    let n = index % params.batch;
+    let part = index / params.batch;
+    let per_part = (params.per_image + params.parts - 1u) / params.parts;
+    let end = min((part + 1u) * per_part, params.per_image);
     let stream = vec2<u32>(key[0], key[1]);
-    let index = indices[n];
+    let image = indices[n];
     var sum = 0.0;
-    for (var first = 0u; first < params.per_image; first += BLOCK) {
+    for (var first = part * per_part; first < end; first += BLOCK) {
         var block = 0.0;
-        for (var i = first; i < min(first + BLOCK, params.per_image); i++) {
-            let g = random_normal(stream, index, i);
+        for (var i = first; i < min(first + BLOCK, end); i++) {
+            let g = random_normal(stream, image, i);
             block += g * g;
         }
         sum += block;
     }
-    squares[n] = sum;
+    partial[index] = sum;
 }

@@ -6,7 +6,7 @@
 // | 1 | y | read_write | len (in fours) |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
+// Dispatch: one thread for each four elements. The last may hold fewer.
 
 struct Params {
     len: u32,
@@ -27,6 +27,11 @@ fn main(
     if i >= (params.len + 3u) / 4u {
         return;
     }
-    let v = x[i];
-    y[i] = select(select(v, vec4<f32>(params.max), v > vec4<f32>(params.max)), vec4<f32>(), v < vec4<f32>());
+    let bounded = select(x[i], vec4<f32>(params.max), x[i] > vec4<f32>(params.max));
+    let v = select(bounded, vec4<f32>(), x[i] < vec4<f32>());
+    if 4u * i + 4u <= params.len {
+        y[i] = v;
+    } else {
+        y[i] = select(y[i], v, inside(i, params.len));
+    }
 }

@@ -7,7 +7,7 @@
 // | 2 | dx | read_write | len (in fours) |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
+// Dispatch: one thread for each four elements. The last may hold fewer.
 
 struct Params {
     len: u32,
@@ -29,6 +29,11 @@ fn main(
     if i >= (params.len + 3u) / 4u {
         return;
     }
-    let v = y[i];
-    dx[i] = select(vec4<f32>(), dy[i], (v > vec4<f32>()) & (v < vec4<f32>(params.max)));
+    let passes = (y[i] > vec4<f32>()) & (y[i] < vec4<f32>(params.max));
+    let v = select(vec4<f32>(), dy[i], passes);
+    if 4u * i + 4u <= params.len {
+        dx[i] = v;
+    } else {
+        dx[i] = select(dx[i], v, inside(i, params.len));
+    }
 }

@@ -6,7 +6,7 @@
 // | 1 | y | read_write | len (in fours) |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each four elements. Buffers end on a multiple of four; past `len` lies padding.
+// Dispatch: one thread for each four elements. The last may hold fewer.
 
 struct Params {
     len: u32,
@@ -27,5 +27,10 @@ fn main(
     if i >= (params.len + 3u) / 4u {
         return;
     }
-    y[i] = params.factor * x[i];
+    let v = params.factor * x[i];
+    if 4u * i + 4u <= params.len {
+        y[i] = v;
+    } else {
+        y[i] = select(y[i], v, inside(i, params.len));
+    }
 }

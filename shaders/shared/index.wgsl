@@ -9,3 +9,9 @@ const WORKGROUP: u32 = 64u;
 fn thread_index(group: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
     return (group.y * groups.x + group.x) * WORKGROUP + local;
 }
+
+// Which of elements 4i to 4i + 3 come before `len`. Past it another value may lie, which a kernel
+// that takes four elements at a time has to leave alone.
+fn inside(i: u32, len: u32) -> vec4<bool> {
+    return vec4<u32>(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u) < vec4<u32>(len);
+}

@@ -3,9 +3,15 @@
 use adamant::{Device, Graph, Plan, Shape, Tensor, Variable};
 
 use crate::cases::Case;
-use crate::compare::Failures;
-use crate::compare::compare;
+use crate::compare::{Failures, compare};
 use crate::gpu::gpu;
+
+/// Elements behind each operand, in the same buffer, that an operation must neither use nor change:
+/// a value may be the front of a larger variable.
+const GUARD: usize = 5;
+
+/// What lies behind an output.
+const BEHIND: f32 = 1234.5;
 
 /// A graph of one operation with the buffers that it reads and writes.
 pub struct Single {
@@ -22,7 +28,7 @@ pub fn single(case: &Case, device: &mut Device) -> adamant::Result<Single> {
     let mut graph = Graph::new();
     graph.set_label(&case.name);
     let mut variables = |shapes: &[Shape]| -> adamant::Result<Vec<Variable>> {
-        shapes.iter().map(|shape| device.variable(shape.len())).collect()
+        shapes.iter().map(|shape| device.variable(shape.len() + GUARD)).collect()
     };
     let input_shapes: Vec<Shape> = case.inputs.iter().map(|input| input.shape()).collect();
     let inputs = variables(&input_shapes)?;
@@ -41,11 +47,19 @@ pub fn single(case: &Case, device: &mut Device) -> adamant::Result<Single> {
 }
 
 /// Runs a case and returns what it wrote.
-pub fn run(case: &Case, device: &mut Device) -> adamant::Result<Vec<Tensor>> {
+pub fn run(case: &Case, device: &mut Device) -> Result<Vec<Tensor>, String> {
+    run_on(case, device).map_err(|e| e.to_string())?
+}
+
+fn run_on(case: &Case, device: &mut Device) -> adamant::Result<Result<Vec<Tensor>, String>> {
     let Single { graph, inputs, outputs, shapes } = single(case, device)?;
     let stream = case.stream();
+    let mut write = |variable: Variable, mut values: Vec<f32>, guard: f32| {
+        values.extend([guard; GUARD]);
+        device.write(variable, &values);
+    };
     for (position, (input, &variable)) in case.inputs.iter().zip(&inputs).enumerate() {
-        device.write(variable, &input.values(&stream, position));
+        write(variable, input.values(&stream, position), f32::NAN);
     }
     for (i, (&variable, shape)) in outputs.iter().zip(&shapes).enumerate() {
         let before = match case.state.get(i) {
@@ -53,15 +67,20 @@ pub fn run(case: &Case, device: &mut Device) -> adamant::Result<Vec<Tensor>> {
             // An element that the operation forgets to write stays NaN, which nothing agrees with.
             None => vec![f32::NAN; shape.len()],
         };
-        device.write(variable, &before);
+        write(variable, before, BEHIND);
     }
     let mut program = device.compile(&graph)?;
     device.run(&mut program)?;
-    outputs
-        .iter()
-        .zip(shapes)
-        .map(|(&variable, shape)| Ok(Tensor::new(shape, device.read(variable)?)))
-        .collect()
+    let mut written = Vec::new();
+    for (i, (&variable, shape)) in outputs.iter().zip(shapes).enumerate() {
+        let mut values = device.read(variable)?;
+        let guard = values.split_off(shape.len());
+        if guard != [BEHIND; GUARD] {
+            return Ok(Err(format!("output {i} changes what lies behind it to {guard:?}")));
+        }
+        written.push(Tensor::new(shape, values));
+    }
+    Ok(Ok(written))
 }
 
 /// Runs every case on the GPU and on the CPU, and panics with all that differ.
@@ -76,8 +95,8 @@ pub fn check_twins(cases: &[Case]) {
 }
 
 fn twins_agree(case: &Case, gpu: &mut Device, cpu: &mut Device) -> Result<(), String> {
-    let expected = run(case, cpu).map_err(|e| e.to_string())?;
-    let found = run(case, gpu).map_err(|e| e.to_string())?;
+    let expected = run(case, cpu)?;
+    let found = run(case, gpu)?;
     if expected.is_empty() {
         return Err("the operation writes nothing".into());
     }

@@ -85,7 +85,7 @@ fn convolution_follows_its_definition() {
 
 fn follows_definition(case: &Case, cpu: &mut Device) -> Result<(), String> {
     let Op::Conv2d(conv) = case.op else { return Err("not a convolution".into()) };
-    let found = run(case, cpu).map_err(|e| e.to_string())?.remove(0);
+    let found = run(case, cpu)?.remove(0);
     let tensor = |i: usize| Tensor::new(case.inputs[i].shape(), case.inputs[i].values(&case.stream(), i));
     let expected = cases::convolution::reference(&conv, &tensor(0), &tensor(1), found.shape);
     compare(&found.data, &expected.data, cases::convolution::REFERENCE)
@@ -140,7 +140,7 @@ fn attack_steps_stay_in_the_ball_and_the_box() {
 
 fn stays_inside(case: &Case, cpu: &mut Device) -> Result<(), String> {
     use adamant::op::{AttackStart, AttackStep, Norm};
-    let found = run(case, cpu).map_err(|e| e.to_string())?.remove(0);
+    let found = run(case, cpu)?.remove(0);
     let clean = case.inputs[0].values(&case.stream(), 0);
     let (norm, position) = match case.op {
         Op::AttackStart(AttackStart { norm }) => (norm, 1),

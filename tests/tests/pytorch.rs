@@ -63,7 +63,7 @@ fn check(device: &mut Device) {
                         Err(format!("found {:?}, expected {:?}", found[i].shape, expected.shape))
                     }
                     Ok(found) => compare(&found[i].data, &expected.data, Tolerance::Approximate),
-                    Err(e) => Err(e.to_string()),
+                    Err(message) => Err(message.clone()),
                 };
                 failures.check(&format!("{name}.{output}"), result);
             }

@@ -2,21 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use adamant::Limits;
-use adamant::op::{Argument, Dispatch, Kernel, Launch};
+use adamant::op::{Argument, Dispatch, Kernel};
+use adamant::{Limits, Step};
 use adamant_tests::Failures;
 use adamant_tests::cases;
 use adamant_tests::run::plan;
+use naga::valid::Capabilities;
 use naga::{AddressSpace, Binding, ResourceBinding, ScalarKind, StorageAccess, TypeInner};
 
-/// The launches of every case, with the case's name.
-fn launches() -> Vec<(String, Launch)> {
-    let mut launches = Vec::new();
-    for case in cases::all() {
-        let plan = plan(&case, &Limits::WEBGPU).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-        launches.extend(plan.steps.into_iter().map(|step| (case.name.clone(), step.launch)));
+/// The devices that launches differ on: WebGPU's minimum first, and subgroups of eight lanes.
+const DEVICES: [Limits; 2] = [Limits::WEBGPU, Limits { subgroup_lanes: Some(8), ..Limits::WEBGPU }];
+
+/// The steps of every case on every device, with the case's name.
+fn steps() -> Vec<(String, Step)> {
+    let mut steps = Vec::new();
+    for limits in DEVICES {
+        for case in cases::all() {
+            let plan = plan(&case, &limits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            steps.extend(plan.steps.into_iter().map(|step| (case.name.clone(), step)));
+        }
     }
-    launches
+    steps
 }
 
 /// A kernel as naga reads it.
@@ -29,11 +35,16 @@ struct Reflection {
     params_size: u32,
 }
 
+/// What a kernel may need beyond WebGPU's minimum: only those that are launched for it alone.
+fn capabilities(kernel: &Kernel) -> Capabilities {
+    if kernel.name.ends_with("_lanes8") { Capabilities::SUBGROUP } else { Capabilities::empty() }
+}
+
 fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
     let source = kernel.sources.concat();
     let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source))?;
     let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities(kernel));
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&source))?;
     let [entry] = module.entry_points.as_slice() else {
         return Err(format!("{} entry points", module.entry_points.len()));
@@ -99,15 +110,19 @@ fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
     Ok(Reflection { workgroup: entry.workgroup_size, writable, params: fields, params_size: *span })
 }
 
-/// The distinct kernels of all launches.
-fn kernels(launches: &[(String, Launch)]) -> BTreeMap<&'static str, Kernel> {
-    launches.iter().flat_map(|(_, l)| &l.dispatches).map(|d| (d.kernel.name, d.kernel)).collect()
+/// The distinct kernels of all steps.
+fn kernels(steps: &[(String, Step)]) -> BTreeMap<&'static str, Kernel> {
+    steps.iter().flat_map(|(_, step)| &step.launch.dispatches).map(|d| (d.kernel.name, d.kernel)).collect()
+}
+
+fn reflections(steps: &[(String, Step)]) -> BTreeMap<&'static str, Result<Reflection, String>> {
+    kernels(steps).into_iter().map(|(name, kernel)| (name, reflect(&kernel))).collect()
 }
 
 #[test]
 fn kernels_are_valid_in_webgpu() {
     let mut failures = Failures::new();
-    for (name, kernel) in kernels(&launches()) {
+    for (name, kernel) in kernels(&steps()) {
         let result = reflect(&kernel).and_then(|r| {
             let expected = [kernel.workgroup, 1, 1];
             if r.workgroup == expected {
@@ -124,8 +139,7 @@ fn kernels_are_valid_in_webgpu() {
 /// A kernel that no case launches is tested by nobody.
 #[test]
 fn every_shader_is_launched() {
-    let launches = launches();
-    let used: BTreeSet<&str> = kernels(&launches).values().flat_map(|k| k.sources.iter().copied()).collect();
+    let used: BTreeSet<&str> = kernels(&steps()).values().flat_map(|k| k.sources.iter().copied()).collect();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shaders");
     let mut failures = Failures::new();
     for folder in [folder.join("shared"), folder] {
@@ -144,19 +158,37 @@ fn every_shader_is_launched() {
 
 #[test]
 fn bindings_match_arguments() {
-    let launches = launches();
-    let reflections =
-        kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
+    let steps = steps();
+    let reflections = reflections(&steps);
     let mut failures = Failures::new();
-    for (case, launch) in &launches {
+    for (case, step) in &steps {
         let mut written = BTreeSet::new();
-        for dispatch in &launch.dispatches {
+        for dispatch in &step.launch.dispatches {
             let name = format!("{case}: {}", dispatch.kernel.name);
             let result = match &reflections[dispatch.kernel.name] {
                 Ok(reflection) => binds(dispatch, reflection, &mut written),
                 Err(message) => Err(message.clone()),
             };
             failures.check(&name, result);
+        }
+        for i in 0..step.outputs.len() {
+            let found = written.contains(&key(Argument::Output(i)));
+            failures.check(case, if found { Ok(()) } else { Err(format!("nothing writes output {i}")) });
+        }
+    }
+    failures.report();
+}
+
+/// WebGPU's minimum never gets a kernel that needs more.
+#[test]
+fn the_minimum_needs_no_subgroups() {
+    let mut failures = Failures::new();
+    for case in cases::all() {
+        let plan = plan(&case, &Limits::WEBGPU).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        for kernel in plan.steps.iter().flat_map(|s| &s.launch.dispatches).map(|d| d.kernel) {
+            let plain = capabilities(&kernel).is_empty();
+            let result = if plain { Ok(()) } else { Err(format!("launches {}", kernel.name)) };
+            failures.check(&case.name, result);
         }
     }
     failures.report();
@@ -209,46 +241,11 @@ fn binds(
 }
 
 #[test]
-fn outputs_are_written() {
-    let launches = launches();
-    let reflections =
-        kernels(&launches).into_values().map(|k| (k.name, reflect(&k))).collect::<BTreeMap<_, _>>();
-    let mut failures = Failures::new();
-    for case in cases::all() {
-        let plan = plan(&case, &Limits::WEBGPU).expect("it planned before");
-        for step in &plan.steps {
-            let written: BTreeSet<(u8, usize)> = step
-                .launch
-                .dispatches
-                .iter()
-                .flat_map(|d| {
-                    let writable =
-                        reflections[d.kernel.name].as_ref().map(|r| r.writable.clone()).unwrap_or_default();
-                    d.arguments
-                        .iter()
-                        .copied()
-                        .zip(writable)
-                        .filter(|(_, w)| *w)
-                        .map(|(a, _)| key(a))
-                        .collect::<Vec<_>>()
-                })
-                .collect();
-            for i in 0..step.outputs.len() {
-                let found = written.contains(&key(Argument::Output(i)));
-                let result = if found { Ok(()) } else { Err(format!("nothing writes output {i}")) };
-                failures.check(&case.name, result);
-            }
-        }
-    }
-    failures.report();
-}
-
-#[test]
 fn params_match_the_host() {
-    let launches = launches();
+    let steps = steps();
     let mut failures = Failures::new();
     let mut seen = BTreeSet::new();
-    for dispatch in launches.iter().flat_map(|(_, l)| &l.dispatches) {
+    for dispatch in steps.iter().flat_map(|(_, step)| &step.launch.dispatches) {
         // Fields and size are those of a type: one launch of each kernel tells them.
         if seen.insert((dispatch.kernel.name, dispatch.fields)) {
             failures.check(dispatch.kernel.name, params_match(dispatch));

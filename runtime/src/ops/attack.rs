@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::launch::{Argument, Kernel, Launch, params};
+use super::reduce::add_parts;
 use super::{Operation, View, ViewMut, arity, same};
 use crate::random::Stream;
 use crate::shape::Shape;
@@ -56,6 +57,10 @@ params! {
     struct AttackParams { batch: u32, per_image: u32, }
 }
 
+params! {
+    struct SquaresParams { batch: u32, per_image: u32, parts: u32, }
+}
+
 macro_rules! kernel {
     ($name:literal, $($source:ident),+) => {
         Kernel { name: $name, sources: &[adamant_shaders::INDEX, $(adamant_shaders::$source),+], workgroup: 64 }
@@ -74,6 +79,18 @@ const KEEP_WORST: Kernel = kernel!("keep_worst", KEEP_WORST);
 
 fn parameters(images: Shape) -> AttackParams {
     AttackParams { batch: images.batch() as u32, per_image: images.per_batch() as u32 }
+}
+
+/// Adds the dispatches of a sum of squares over each image; `read` is what `kernel` reads.
+fn image_sums(mut launch: Launch, kernel: Kernel, read: &[Argument], images: Shape) -> (Launch, Argument) {
+    /// Elements of an image that one thread adds up.
+    const PART: usize = 256;
+    let (batch, per_image) = (images.batch(), images.per_batch());
+    let parts = per_image.div_ceil(PART);
+    let (partial, sums) = (launch.scratch(parts * batch), launch.scratch(batch));
+    let parameters = SquaresParams { batch: batch as u32, per_image: per_image as u32, parts: parts as u32 };
+    launch = launch.then(kernel, &[read, &[partial]].concat(), &parameters, parts * batch);
+    (add_parts(launch, partial, sums, parts, batch, 0, batch, 1.0), sums)
 }
 
 /// The position that random numbers of the l2 ball's radius come from: past every pixel.
@@ -107,10 +124,8 @@ impl Operation for AttackStart {
                 Launch::single(START_LINF, &arguments, &parameters, images.len())
             }
             Norm::L2 => {
-                let mut launch = Launch::default();
-                let squares = launch.scratch(images.batch());
-                launch =
-                    launch.then(NORMAL_SQUARES, &[Input(2), Input(3), squares], &parameters, images.batch());
+                let read = [Input(2), Input(3)];
+                let (launch, squares) = image_sums(Launch::default(), NORMAL_SQUARES, &read, images);
                 let arguments = [Input(0), Input(1), Input(2), Input(3), squares, Output(0)];
                 launch.then(START_L2, &arguments, &parameters, images.len())
             }
@@ -163,12 +178,9 @@ impl Operation for AttackStep {
                 Launch::single(STEP_LINF, &arguments, &parameters, images.len())
             }
             Norm::L2 => {
-                let mut launch = Launch::default();
-                let gradient = launch.scratch(images.batch());
-                let moved = launch.scratch(images.batch());
-                launch = launch.then(IMAGE_SQUARES, &[Input(1), gradient], &parameters, images.batch());
-                let arguments = [Input(0), Input(1), Input(3), gradient, Output(0), moved];
-                launch = launch.then(STEP_SQUARES, &arguments, &parameters, images.batch());
+                let (launch, gradient) = image_sums(Launch::default(), IMAGE_SQUARES, &[Input(1)], images);
+                let read = [Input(0), Input(1), Input(3), gradient, Output(0)];
+                let (launch, moved) = image_sums(launch, STEP_SQUARES, &read, images);
                 let arguments = [Input(0), Input(1), Input(2), Input(3), gradient, moved, Output(0)];
                 launch.then(STEP_L2, &arguments, &parameters, images.len())
             }
@@ -226,7 +238,7 @@ impl Operation for KeepWorst {
         use Argument::{Input, Output};
         let parameters = parameters(inputs[0]);
         // The images first: the decision reads what the second dispatch overwrites.
-        let arguments = [Input(0), Input(1), Input(2), Output(0), Output(1), Output(2)];
+        let arguments = [Input(0), Input(1), Input(2), Output(1), Output(2), Output(0)];
         let launch = Launch::single(KEEP_WORST_IMAGE, &arguments, &parameters, inputs[0].len());
         let arguments = [Input(1), Input(2), Output(1), Output(2)];
         launch.then(KEEP_WORST, &arguments, &parameters, inputs[0].batch())

@@ -55,11 +55,15 @@ impl Conv2dGradWeight {
     fn in_parts(&self, kernel: Kernel, tiles: usize, x: Shape, dy: Shape) -> Launch {
         /// Threads that keep a large GPU busy.
         const THREADS: usize = 16 * 1024;
+        /// Pixels that a thread adds up: llvmpipe leaves a loop, without a word, after 65,535 rounds
+        /// of all loops of a thread together, and a tile takes up to eight for a pixel.
+        const PIXELS: usize = 4 * 1024;
         /// Elements of partial results: 32 MiB.
         const PARTIAL: usize = 8 << 20;
         let w = self.weight;
         let rows = dy.batch() * dy.height();
-        let parts = THREADS.div_ceil(tiles).min(PARTIAL / w.len()).clamp(1, rows);
+        let needed = THREADS.div_ceil(tiles).max((rows * dy.width()).div_ceil(PIXELS));
+        let parts = needed.min(PARTIAL / w.len()).clamp(1, rows);
         let mut launch = Launch::default();
         let partial = launch.scratch(parts * w.len());
         let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);

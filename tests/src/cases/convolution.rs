@@ -115,6 +115,21 @@ pub const GEOMETRIES: &[Geometry] = &[
         .stride([2, 2])
         .pads([4, 5, 3, 4]),
     Geometry::new("a layer of a ResNet", [4, 16, 16, 32], [3, 3, 32, 64]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("16 to 16 channels", [2, 8, 8, 16], [3, 3, 16, 16]).pads([1; 4]),
+    Geometry::new("16 to 32 channels, stride 2, odd sizes", [3, 7, 9, 16], [3, 3, 16, 32])
+        .stride([2, 2])
+        .pads([1; 4]),
+    Geometry::new("48 to 16 channels, width 13", [1, 5, 13, 48], [3, 3, 48, 16]).pads([1; 4]),
+    Geometry::new("16 to 16 channels, 5x3, asymmetric", [2, 9, 6, 16], [5, 3, 16, 16]).pads([1, 0, 2, 1]),
+    Geometry::new("16 to 16 channels, dilation 2, stride 3", [2, 11, 10, 16], [3, 3, 16, 16])
+        .stride([3, 3])
+        .pads([2; 4])
+        .dilation([2, 2]),
+    Geometry::new("16 to 16 channels, width 1", [2, 5, 1, 16], [3, 3, 16, 16]).pads([1; 4]),
+    Geometry::new("1x1, 32 to 16 channels, stride 2", [2, 7, 6, 32], [1, 1, 32, 16]).stride([2, 2]),
+    Geometry::new("16 to 16 channels, 7x7, more padding than needed", [1, 6, 5, 16], [7, 7, 16, 16])
+        .pads([6, 8, 7, 6]),
+    Geometry::new("linear, 64 to 32", [5, 1, 1, 64], [1, 1, 64, 32]),
     Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
     Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
     Geometry::new("linear, 33 to 17", [3, 1, 1, 33], [1, 1, 33, 17]),

@@ -1,4 +1,4 @@
-//! Operations with one thread an element.
+//! Operations that take one element after the other.
 
 use adamant::Shape;
 use adamant::op::{Accumulate, Add, Copy, Fill, Flatten, Op, Relu, ReluGrad, Scale, Spread, Unflatten};
@@ -6,49 +6,69 @@ use adamant::op::{Accumulate, Add, Copy, Fill, Flatten, Op, Relu, ReluGrad, Scal
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape};
 use crate::compare::Tolerance;
 
-/// One element, a partly filled workgroup, and more than one grid row.
-fn sizes() -> [(&'static str, Shape); 4] {
+/// One element, a partly filled workgroup, a last four that is not full, and more than one grid row
+/// of threads that take `elements` each.
+fn sizes(elements: usize) -> [(&'static str, Shape); 5] {
     [
         ("one element", Shape::SCALAR),
-        ("not a multiple of 64", shape(3, 5, 7, 3)),
+        ("not a multiple of 4", shape(3, 5, 7, 3)),
+        ("not a multiple of 64", shape(3, 5, 6, 3)),
         ("a multiple of 64", shape(2, 4, 8, 16)),
-        ("past one grid row", Shape::vector(PAST_ONE_GRID_ROW)),
+        ("past one grid row", Shape::vector(elements * PAST_ONE_GRID_ROW)),
     ]
 }
 
+/// A thousand or so values between two bounds, over and over: quick to make where there are many.
+fn spread_over(s: Shape, low: f32, high: f32) -> Input {
+    const COUNT: usize = 997;
+    // 389 steps of the circle of 997 leave no order.
+    let at = |i: usize| low + (high - low) * ((i * 389 % COUNT) as f32 / COUNT as f32);
+    Input::Given(s, (0..COUNT).map(at).collect())
+}
+
 pub fn cases() -> Vec<Case> {
+    [by_four(), by_one(), flat()].concat()
+}
+
+/// Kernels whose threads take four elements.
+fn by_four() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, s) in sizes() {
+    for (name, s) in sizes(4) {
         // Gradients at both corners: y is exactly 0 and exactly 6 in many places.
         let y = Input::Given(s, vec![0.0, 0.5, 6.0, 5.5, 3.0, 0.0, -0.0]);
-        let wide = Input::Uniform(s, [-10.0, 10.0]);
-        let uniform = Input::Uniform(s, [-1.0, 1.0]);
-        let exact = |case: Case| case.within(Tolerance::Exact);
-        let close = |case: Case| case.within(Tolerance::Close);
+        let (wide, narrow) = (spread_over(s, -10.0, 10.0), spread_over(s, -1.0, 0.7));
+        let bounded = format!("bounded, {name}");
         cases.extend([
-            exact(Case::new(name, Op::Relu(Relu::PLAIN), [wide.clone()])),
-            exact(Case::new(&format!("bounded, {name}"), Op::Relu(Relu { max: 6.0 }), [wide.clone()])),
-            exact(Case::new(
-                name,
-                Op::ReluGrad(ReluGrad { max: f32::INFINITY }),
-                [y.clone(), uniform.clone()],
-            )),
-            exact(Case::new(
-                &format!("bounded, {name}"),
-                Op::ReluGrad(ReluGrad { max: 6.0 }),
-                [y, uniform.clone()],
-            )),
-            exact(Case::new(name, Op::Add(Add), [wide.clone(), uniform.clone()])),
-            exact(Case::new(name, Op::Scale(Scale { factor: -1.7 }), [wide.clone()])),
-            exact(Case::new(name, Op::Copy(Copy), [wide.clone()])),
-            exact(Case::new(name, Op::Fill(Fill { value: -2.5, shape: s }), [])),
-            exact(Case::new(name, Op::Accumulate(Accumulate), [uniform.clone()]).updating([wide])),
-            close(Case::new(name, Op::Spread(Spread { factor: 0.3, shape: s }), [normal(Shape::SCALAR)])),
+            Case::new(name, Op::Relu(Relu::PLAIN), [wide.clone()]),
+            Case::new(&bounded, Op::Relu(Relu { max: 6.0 }), [wide.clone()]),
+            Case::new(name, Op::ReluGrad(ReluGrad { max: f32::INFINITY }), [y.clone(), narrow.clone()]),
+            Case::new(&bounded, Op::ReluGrad(ReluGrad { max: 6.0 }), [y, narrow.clone()]),
+            Case::new(name, Op::Add(Add), [wide.clone(), narrow]),
+            Case::new(name, Op::Scale(Scale { factor: -1.7 }), [wide.clone()]),
+            Case::new(name, Op::Copy(Copy), [wide]),
         ]);
     }
+    cases.into_iter().map(|case| case.within(Tolerance::Exact)).collect()
+}
+
+fn by_one() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, s) in sizes(1) {
+        let (wide, narrow) = (spread_over(s, -10.0, 10.0), spread_over(s, -1.0, 0.7));
+        cases.extend([
+            Case::new(name, Op::Fill(Fill { value: -2.5, shape: s }), []).within(Tolerance::Exact),
+            Case::new(name, Op::Accumulate(Accumulate), [narrow]).updating([wide]).within(Tolerance::Exact),
+            Case::new(name, Op::Spread(Spread { factor: 0.3, shape: s }), [normal(Shape::SCALAR)])
+                .within(Tolerance::Close),
+        ]);
+    }
+    cases
+}
+
+fn flat() -> Vec<Case> {
     let exact = |name, op, x| Case::new(name, op, [normal(x)]).within(Tolerance::Exact);
     let large = shape(2, 1050, 1000, 2);
-    cases.extend([
+    vec![
         exact("several pixels and channels", Op::Flatten(Flatten), shape(2, 3, 5, 7)),
         exact("one pixel", Op::Flatten(Flatten), shape(3, 1, 1, 10)),
         exact("one channel", Op::Flatten(Flatten), shape(3, 4, 2, 1)),
@@ -60,6 +80,5 @@ pub fn cases() -> Vec<Case> {
             Op::Unflatten(Unflatten { to: [1050, 1000, 2] }),
             shape(2, 1, 1, 2_100_000),
         ),
-    ]);
-    cases
+    ]
 }

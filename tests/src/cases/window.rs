@@ -47,22 +47,20 @@ pub fn pools() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, window, x, [height, width]) in windows() {
         let y = shape(x.batch(), height, width, x.channels());
-        let max = Op::MaxPool(MaxPool { window });
-        let max_grad = Op::MaxPoolGrad(MaxPoolGrad { window });
-        // Distinct values of a large input would cost more than the case is worth.
-        let values = if x.len() < 10_000 { Input::Distinct(x) } else { normal(x) };
-        cases.push(Case::new(name, max.clone(), [values.clone()]).within(Tolerance::Exact));
-        cases.push(Case::new(name, max_grad.clone(), [values, normal(y)]).within(Tolerance::Close));
+        let max = |name: &str, x: Input| {
+            Case::new(name, Op::MaxPool(MaxPool { window }), [x]).within(Tolerance::Exact)
+        };
+        let max_grad = |name: &str, x: Input| {
+            Case::new(name, Op::MaxPoolGrad(MaxPoolGrad { window }), [x, normal(y)]).within(Tolerance::Close)
+        };
         let ties = format!("ties, {name}");
-        cases.push(Case::new(&ties, max.clone(), [Input::Ties(x)]).within(Tolerance::Exact));
-        cases.push(Case::new(&ties, max_grad.clone(), [Input::Ties(x), normal(y)]).within(Tolerance::Close));
-        let negative = format!("all negative, {name}");
-        let below = Input::Uniform(x, [-9.0, -1.0]);
-        cases.push(Case::new(&negative, max, [below]).within(Tolerance::Exact));
-        let constant = format!("constant, {name}");
-        cases.push(
-            Case::new(&constant, max_grad, [Input::Given(x, vec![-3.0]), normal(y)]).within(Tolerance::Close),
-        );
+        cases.extend([max(&ties, Input::Ties(x)), max_grad(&ties, Input::Ties(x))]);
+        // Other values tell nothing about size that these do not.
+        if x.len() < 10_000 {
+            cases.extend([max(name, Input::Distinct(x)), max_grad(name, Input::Distinct(x))]);
+            cases.push(max(&format!("all negative, {name}"), Input::Uniform(x, [-9.0, -1.0])));
+            cases.push(max_grad(&format!("constant, {name}"), Input::Given(x, vec![-3.0])));
+        }
         for (note, count_include_pad) in [("padding counts", true), ("padding does not count", false)] {
             let pool = AvgPool { window, count_include_pad };
             let name = format!("{name}, {note}");
