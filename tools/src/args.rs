@@ -24,10 +24,10 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// No progress and no notes; warnings and errors stay
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 100)]
     pub quiet: bool,
     /// More details
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, display_order = 100, conflicts_with = "quiet")]
     pub verbose: bool,
 }
 
@@ -202,10 +202,10 @@ pub struct TrainArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  adamant finetune resnet20.onnx --mean cifar10 --data cifar10:data --out runs/aft
-  adamant finetune resnet20.onnx --mean cifar10 --data cifar10:data --out runs/eps4 \\
-      --recipe madry --set attack.eps=4/255 --epochs 5 --limit 10000
-  adamant finetune resnet20.onnx --data cifar10:data --out runs/aft --resume
+  adamant finetune model.onnx --mean cifar10 --data cifar10:data --out runs/aft
+  adamant finetune model.onnx --mean cifar10 --data cifar10:data \\
+      --recipe madry --set attack.eps=4/255 --epochs 5 --out runs/eps4
+  adamant finetune model.onnx --data cifar10:data --out runs/aft --resume
 
 RUN then holds config.toml, metrics.jsonl, checkpoint.adamant, best.adamant and
 log.txt. It is a MODEL for the other commands.")]
@@ -243,7 +243,7 @@ pub struct BallArgs {
 #[command(after_help = "\
 Examples:
   adamant evaluate model.adamant --data cifar10:data
-  adamant evaluate resnet20.onnx --mean cifar10 --data cifar10:data --limit 1000 \\
+  adamant evaluate model.onnx --mean cifar10 --data cifar10:data --limit 1000 \\
       --attack fgsm --attack pgd:steps=50,restarts=5
   adamant evaluate runs/aft --data cifar10:data --suite standard --eps 4/255 \\
       --require-accuracy 0.85 --require-robust 0.40 --json result.json
@@ -284,7 +284,7 @@ pub struct EvaluateArgs {
 #[command(after_help = "\
 Examples:
   adamant attack model.adamant --data cifar10:data --attack pgd:steps=50
-  adamant attack model.adamant --data cifar10:data --limit 100 --save adversarial
+  adamant attack model.adamant --data cifar10:data --limit 100 --save found
 
 --save writes images.f32 (little-endian, images x channels x height x width, in
 [0, 1]: exactly the pixels that the model saw) and manifest.json.")]

@@ -50,7 +50,7 @@ pub fn run(args: &ClassifyArgs, console: &Console) -> Result<Outcome> {
             images.push(Image { file: file.display().to_string(), top: top(row, args.top, &loaded) });
         }
     }
-    let width = images.iter().map(|i| i.file.chars().count()).max().unwrap_or(0).min(30);
+    let width = images.iter().map(|i| i.file.chars().count()).max().unwrap_or(0).min(44);
     let text = images.iter().map(|image| line(image, width)).collect::<String>();
     let value = Classified { schema: 1, model: loaded.name, device: session.device_name(), images };
     output::result(&args.json, &value, &text)?;

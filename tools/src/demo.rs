@@ -5,21 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use adamant::op::Norm;
 use adamant::package::Package;
-use adamant::{
-    AttackSpec, Dataset, Device, DeviceChoice, EvaluationReport, Loader, LoaderOptions, Model, Objective,
-    OpenOptions, Purpose, Session, Split, probabilities,
-};
+use adamant::{Dataset, DeviceChoice, EvaluationReport, OpenOptions, Split};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::Outcome;
 use crate::args::{Cli, DemoArgs};
+use crate::commands;
 use crate::measure::describe;
 use crate::model::Loaded;
 use crate::output::{self, WIDTH, duration, percent, print};
 use crate::progress::Console;
-use crate::{Outcome, run as run_command};
+
+mod digits;
 
 const MODEL: &[u8] = include_bytes!("../../examples/data/digits_resnet8.onnx");
 
@@ -164,7 +163,7 @@ impl<'a> Demo<'a> {
         }
         print(&shown(&command))?;
         let cli = Cli::try_parse_from(&command)?;
-        run_command(&cli.command, self.console)?;
+        commands::run(&cli.command, self.console)?;
         Ok(())
     }
 
@@ -172,8 +171,8 @@ impl<'a> Demo<'a> {
     /// all as image files, in 256 levels. Each is named by the digit that it shows.
     fn save_images(&self, before: &str, after: &str) -> Result<(Vec<String>, String)> {
         let spec = format!("mnist:{}", self.path("digits"));
-        let digits = Dataset::open(&spec, Split::Test, &OpenOptions::default())?;
-        let [_, height, width] = digits.shape;
+        let images = Dataset::open(&spec, Split::Test, &OpenOptions::default())?;
+        let [_, height, width] = images.shape;
         let save = |name: String, levels: Vec<u8>| -> Result<String> {
             let path = self.path(&format!("images/{name}.png"));
             let picture = image::GrayImage::from_raw(width as u32, height as u32, levels);
@@ -182,54 +181,16 @@ impl<'a> Demo<'a> {
         };
         let mut paths = Vec::new();
         for digit in 0..SHOWN as u32 {
-            let index = digits.labels().iter().position(|&l| l == digit).context("every digit occurs")?;
+            let index = images.labels().iter().position(|&l| l == digit).context("every digit occurs")?;
             let mut pixels = vec![0.0; height * width];
-            digits.image(index, &mut pixels);
-            paths.push(save(digit.to_string(), levels(&pixels))?);
+            images.image(index, &mut pixels);
+            paths.push(save(digit.to_string(), digits::levels(&pixels))?);
         }
         let before = Loaded::read(Path::new(before))?.model;
         let after = Loaded::read(Path::new(after))?.model;
-        let (label, pixels) = adversarial_digit(self.device, &before, &after, &digits)?;
+        let (label, pixels) = digits::adversarial(self.device, &before, &after, &images, EPS)?;
         Ok((paths, save(format!("adversarial-{label}"), pixels)?))
     }
-}
-
-/// The first digit that an attack on `before` makes that model get wrong, even rounded to 256
-/// levels; one that `after` gets right, if there is any.
-fn adversarial_digit(
-    device: &DeviceChoice,
-    before: &Model,
-    after: &Model,
-    digits: &Dataset,
-) -> Result<(u32, Vec<u8>)> {
-    let options = LoaderOptions { batch: 64, ..LoaderOptions::default() };
-    let batch = Loader::new(&digits.limit(64), options)?.next().context("there are digits")?;
-    let count = batch.len();
-    let mut session = Session::new(Device::open(device)?, before, count)?;
-    session.load(&batch.images, &batch.labels, &batch.indices)?;
-    let attack = AttackSpec::parse(&format!("pgd:eps={EPS}"), Some(Norm::Linf), None)?.build();
-    attack.perturb(&mut Objective::new(&mut session, count, 0, Purpose::AttackStart, 0))?;
-
-    let rounded = levels(&session.read_adversarial(count)?);
-    let images: Vec<f32> = rounded.iter().map(|&level| f32::from(level) / 255.0).collect();
-    let fooled = classes(&mut session, &images, count)?;
-    let held = classes(&mut Session::new(Device::open(device)?, after, count)?, &images, count)?;
-    let wrong = |n: &usize| fooled[*n] != batch.labels[*n];
-    let found = (0..count).find(|n| wrong(n) && held[*n] == batch.labels[*n]);
-    let index = found.or_else(|| (0..count).find(wrong)).context("the attack fooled nobody")?;
-    let pixels = images.len() / count;
-    Ok((batch.labels[index], rounded[index * pixels..][..pixels].to_vec()))
-}
-
-fn levels(pixels: &[f32]) -> Vec<u8> {
-    pixels.iter().map(|x| (x * 255.0).round() as u8).collect()
-}
-
-/// The most probable class of each image.
-fn classes(session: &mut Session, images: &[f32], count: usize) -> Result<Vec<u32>> {
-    let found = probabilities(session, images, count)?;
-    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0) as u32;
-    Ok(found.chunks_exact(session.classes()).map(best).collect())
 }
 
 /// A command as one would type it, in lines that fit.

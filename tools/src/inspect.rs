@@ -4,27 +4,21 @@ use std::collections::BTreeMap;
 
 use adamant::finetune::OptimizerConfig;
 use adamant::op::Op;
-use adamant::{
-    Footprint, Images, Layer, Model, Preprocessing, Purpose, Session, Source, Stream, reference_logits,
-    reference_logits_bytes, to_onnx,
-};
+use adamant::{Footprint, Layer, Model, Preprocessing, Source};
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::InspectArgs;
-use crate::measure::open_device;
 use crate::model::Loaded;
 use crate::output::{self, bytes, grouped, wrap};
 use crate::progress::Console;
 
+mod difference;
+
+use difference::Difference;
+
 const BATCHES: [usize; 3] = [1, 32, 128];
-
-/// Random images that `--verify` compares.
-const VERIFIED_IMAGES: usize = 8;
-
-/// Largest difference that rounding explains, as a part of the largest logit.
-const TOLERANCE: f32 = 1e-3;
 
 #[derive(Serialize)]
 struct Inspection {
@@ -55,15 +49,6 @@ struct Memory {
     training_step: u64,
 }
 
-#[derive(Serialize)]
-struct Difference {
-    device: String,
-    images: usize,
-    max_difference: f32,
-    largest_logit: f32,
-    ok: bool,
-}
-
 pub fn run(args: &InspectArgs, console: &Console) -> Result<Outcome> {
     let mut loaded = Loaded::read(&args.model)?;
     let asked = args.preprocessing.resolve(loaded.model.network.input[0])?;
@@ -77,7 +62,7 @@ pub fn run(args: &InspectArgs, console: &Console) -> Result<Outcome> {
     let mut found = inspect(&loaded)?;
     found.preprocessing = known.then(|| loaded.model.preprocessing.clone());
     if args.verify {
-        found.verification = Some(verify(args, &loaded, console)?);
+        found.verification = Some(difference::measure(args, &loaded, console)?);
     }
     output::result(&args.json, &found, &text(&found))?;
     match found.verification {
@@ -135,36 +120,6 @@ fn multiply_adds(model: &Model) -> Result<u64> {
         _ => 0,
     };
     Ok(network.layers.iter().zip(&shapes).map(of).sum())
-}
-
-/// Compares logits on a device with those of tract, which shares no code with us.
-fn verify(args: &InspectArgs, loaded: &Loaded, console: &Console) -> Result<Difference> {
-    let model = &loaded.model;
-    let device = open_device(&args.device.device, console)?;
-    let mut session = Session::new(device, model, VERIFIED_IMAGES)?;
-    let values = session.network().image_shape(VERIFIED_IMAGES).len();
-    let stream = Stream::new(0, Purpose::Probe, 0, 0);
-    let mut images: Vec<f32> = (0..values as u32).map(|i| stream.uniform(i, 0)).collect();
-    session.load(&images, &[0; VERIFIED_IMAGES], &[0; VERIFIED_IMAGES])?;
-    let found = session.logits(VERIFIED_IMAGES, Images::Clean)?;
-
-    let Preprocessing { mean, std } = &model.preprocessing;
-    let plane = model.network.input[1] * model.network.input[2];
-    for (i, plane) in images.chunks_exact_mut(plane).enumerate() {
-        let channel = i % mean.len();
-        plane.iter_mut().for_each(|x| *x = (*x - mean[channel]) / std[channel]);
-    }
-    let expected = match loaded.notes {
-        Some(_) => reference_logits(&args.model, &images, VERIFIED_IMAGES)?,
-        // A package's weights are compared by way of its ONNX export.
-        None => reference_logits_bytes(&to_onnx(model)?, &args.model, &images, VERIFIED_IMAGES)?,
-    };
-    let max_difference = found.iter().zip(&expected).fold(0.0f32, |a, (f, e)| a.max((f - e).abs()));
-    let largest_logit = expected.iter().fold(0.0f32, |a, e| a.max(e.abs()));
-    let finite = found.iter().chain(&expected).all(|v| v.is_finite());
-    let ok = finite && found.len() == expected.len() && max_difference <= TOLERANCE * largest_logit;
-    let device = session.device_name();
-    Ok(Difference { device, images: VERIFIED_IMAGES, max_difference, largest_logit, ok })
 }
 
 fn text(found: &Inspection) -> String {

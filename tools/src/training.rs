@@ -1,18 +1,19 @@
 //! The run that `train` and `finetune` share: epochs, checkpoints, metrics, progress.
 
-use std::time::Instant;
-
-use adamant::finetune::{EpochMetrics, Event, RunDirectory, SelectionKind, Trainer, TrainerOptions};
+use adamant::finetune::{EpochMetrics, RunDirectory, SelectionKind, Trainer, TrainerOptions};
 use adamant::package::{Package, Provenance, TrainingState};
 use adamant::{Device, Model, Session};
 use anyhow::{Result, bail};
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::data::Images;
-use crate::output::{duration, percent};
+use crate::output::percent;
 use crate::progress::{Console, stop_on_interrupt};
 use crate::settings::Settings;
+
+mod epochs;
+
+use epochs::Progress;
 
 /// Everything that a run needs.
 pub struct Run {
@@ -113,7 +114,7 @@ impl Run {
             }
             package.training = Some(state);
             directory.write_checkpoint(&package)?;
-            let line = epoch_line(&metrics, epochs, improved);
+            let line = epochs::line(&metrics, epochs, improved);
             console.line(&line);
             directory.log(&line)?;
             history.push(metrics);
@@ -155,23 +156,6 @@ fn selected(history: &[EpochMetrics], kind: SelectionKind) -> u32 {
     }
 }
 
-/// An epoch in one line of at most 80 columns.
-fn epoch_line(metrics: &EpochMetrics, epochs: u32, best: bool) -> String {
-    let mut line = format!(
-        "epoch {:>2}/{epochs}  loss {:<6.3} train {:>6}",
-        metrics.epoch,
-        metrics.loss,
-        percent(metrics.train_accuracy)
-    );
-    if let Some(clean) = metrics.clean_accuracy {
-        line += &format!("  valid: clean {:>6}", percent(clean));
-    }
-    if let Some(robust) = metrics.robust_accuracy {
-        line += &format!(" robust {:>6}", percent(robust));
-    }
-    line + &format!("{} {:>7}", if best { "*" } else { " " }, duration(metrics.seconds))
-}
-
 impl Summary {
     /// The run for people.
     pub fn text(&self) -> String {
@@ -186,61 +170,6 @@ impl Summary {
             line += &format!(" robust {}", percent(robust));
         }
         line + "\n"
-    }
-}
-
-/// The bar of the epoch under way, with the time that the whole run still takes.
-struct Progress<'a> {
-    console: &'a Console,
-    bar: ProgressBar,
-    epoch: u32,
-    epochs: u32,
-    validation_start: Option<Instant>,
-    /// Of the epoch before: until one is known, validation counts as free.
-    validation_seconds: f64,
-}
-
-impl<'a> Progress<'a> {
-    fn new(console: &'a Console, epoch: u32, epochs: u32) -> Self {
-        let bar = ProgressBar::hidden();
-        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0 }
-    }
-
-    fn start(&mut self, epoch: u32) {
-        self.epoch = epoch;
-        self.validation_start = None;
-        self.bar = self.console.bar(1, "{prefix} [{bar:12}] {msg}");
-        self.bar.set_prefix(format!("epoch {epoch:>2}/{}", self.epochs));
-        self.bar.tick();
-    }
-
-    fn event(&mut self, event: &Event) {
-        let left = f64::from(self.epochs - self.epoch);
-        match *event {
-            Event::Batch { batch, batches, images, loss, accuracy, seconds, .. } => {
-                let whole = seconds * batches as f64 / batch as f64;
-                let eta = whole - seconds + left * whole + (left + 1.0) * self.validation_seconds;
-                self.bar.set_length(batches as u64);
-                self.bar.set_position(batch as u64);
-                self.bar.set_message(format!(
-                    "{batch}/{batches} loss {loss:.3} acc {} {:.0}/s eta {}",
-                    percent(accuracy),
-                    images as f64 / seconds,
-                    duration(eta)
-                ));
-            }
-            Event::Validation { fraction, .. } => {
-                let start = *self.validation_start.get_or_insert_with(Instant::now);
-                self.validation_seconds = start.elapsed().as_secs_f64();
-                self.bar.set_length(1000);
-                self.bar.set_position((fraction * 1000.0) as u64);
-                self.bar.set_message("validating");
-            }
-        }
-    }
-
-    fn clear(&self) {
-        self.bar.finish_and_clear();
     }
 }
 
@@ -267,10 +196,5 @@ mod tests {
         let history = [metrics(1, 0.2), metrics(2, 0.5), metrics(3, 0.5), metrics(4, 0.1)];
         assert_eq!(selected(&history, SelectionKind::Best), 2);
         assert_eq!(selected(&history, SelectionKind::Last), 4);
-    }
-
-    #[test]
-    fn an_epoch_is_one_line() {
-        assert!(epoch_line(&metrics(100, 1.0), 100, true).len() <= crate::output::WIDTH);
     }
 }

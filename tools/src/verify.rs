@@ -65,13 +65,18 @@ pub fn run(args: &VerifyArgs, console: &Console) -> Result<Outcome> {
 fn summary(name: &str, found: &Verification) -> String {
     let total: u64 = found.tensors.iter().map(|t| t.bytes).sum();
     let kind = if found.is_checkpoint { "checkpoint" } else { "package" };
-    let mut lines = vec![format!(
-        "{name}: sound; {kind} of format {}.{}, {} of {}",
-        found.format.0,
-        found.format.1,
-        count(found.tensors.len(), "tensor"),
-        bytes(total)
-    )];
+    let mut lines = vec![
+        format!("{name}: sound"),
+        format!(
+            "{kind}:{:width$}format {}.{}, {} of {}",
+            "",
+            found.format.0,
+            found.format.1,
+            count(found.tensors.len(), "tensor"),
+            bytes(total),
+            width = 13 - kind.len()
+        ),
+    ];
     let from = &found.provenance;
     if !from.source_name.is_empty() {
         lines.push(format!("made from:    {}", from.source_name));

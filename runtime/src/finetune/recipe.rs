@@ -215,7 +215,7 @@ impl Recipe {
                 let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
                 let near = nearest(name, &names);
                 return Err(Error::Config(format!(
-                    "unknown recipe '{name}'{near}; there are {}, or the path of a .toml file",
+                    "unknown recipe '{name}'; there are {}, or the path of a .toml file{near}",
                     names.join(", ")
                 )));
             }
@@ -336,7 +336,8 @@ fn known_keys(table: &toml::Table) -> Result<(), String> {
 pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
     let best = names.iter().map(|n| (distance(word, n), n)).min();
     match best {
-        Some((d, name)) if d <= word.len().max(3) / 3 => format!("; did you mean '{name}'?"),
+        // Two edits at least: that many it takes to swap two letters.
+        Some((d, name)) if d <= (word.len() / 3).max(2) => format!("; did you mean '{name}'?"),
         _ => String::new(),
     }
 }

@@ -172,3 +172,20 @@ fn damage_never_panics() {
     fs::write(dir.path().join("1.ppm"), "P6 0 0 255\n").unwrap();
     assert!(decode(&dir.path().join("1.ppm")).is_err());
 }
+
+#[test]
+fn one_image_is_loaded_like_those_of_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("class/a.png");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    RgbImage::from_fn(100, 80, |x, y| Rgb([2 * x as u8, y as u8, 7])).save(&path).unwrap();
+    for (channels, side) in [(3, 64), (3, 16), (1, 64)] {
+        let options = OpenOptions { size: Some([side; 2]), channels: Some(channels), limit: None };
+        let data = open_all(dir.path(), options).unwrap();
+        let mut expected = vec![0.0; data.shape.iter().product()];
+        data.image(0, &mut expected);
+        assert_eq!(load_image(&path, data.shape).unwrap(), expected);
+    }
+    assert!(load_image(&path, [2, 8, 8]).is_err());
+    assert!(load_image(dir.path().join("none.png"), [3, 8, 8]).is_err());
+}
