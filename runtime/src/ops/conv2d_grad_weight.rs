@@ -56,7 +56,7 @@ impl Conv2dGradWeight {
         /// Threads that keep a large GPU busy.
         const THREADS: usize = 16 * 1024;
         /// Pixels that a thread adds up: llvmpipe leaves a loop, without a word, after 65,535 rounds
-        /// of all loops of a thread together, and a tile takes up to eight for a pixel.
+        /// of all loops of a thread together, and a tile takes up to twelve for a pixel.
         const PIXELS: usize = 4 * 1024;
         /// Elements of partial results: 32 MiB.
         const PARTIAL: usize = 8 << 20;
