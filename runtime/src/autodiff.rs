@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, Storage, ValueId};
 use crate::ops::{
     Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad,
     ChannelSum, Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, MaxPoolGrad, NormalizeGrad, Op,
@@ -26,7 +26,8 @@ pub fn differentiate(graph: &mut Graph, loss: ValueId, wrt: &[ValueId]) -> Resul
     for node in &forward {
         if node.inputs.iter().any(|v| wanted[v.index()]) {
             for output in &node.outputs {
-                wanted[output.index()] = true;
+                // An update in place ends the path: no gradient goes through it.
+                wanted[output.index()] |= graph.values[output.index()].storage == Storage::Temporary;
             }
         }
     }
@@ -42,7 +43,11 @@ pub fn differentiate(graph: &mut Graph, loss: ValueId, wrt: &[ValueId]) -> Resul
         }
         graph.set_label(&node.label);
         let needs = |i: usize| wanted[node.inputs[i].index()];
-        for (input, gradient) in rules(graph, node, dy, &needs)? {
+        let found = rules(graph, node, dy, &needs)?;
+        if (0..node.inputs.len()).any(|i| needs(i) && found.iter().all(|(input, _)| *input != i)) {
+            return Err(Error::NotDifferentiable { op: node.op.name(), node: node.label.clone() });
+        }
+        for (input, gradient) in found {
             let input = node.inputs[input];
             let total = match gradients.get(&input) {
                 Some(&earlier) => graph.add(Op::Add(Add), &[earlier, gradient])?,

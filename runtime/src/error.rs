@@ -51,10 +51,12 @@ impl Error {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
+    #[cfg(feature = "onnx")]
     pub(crate) fn import(path: &Path, message: impl Into<String>) -> Self {
         Self::Import { path: path.to_owned(), message: message.into() }
     }
 
+    #[cfg(feature = "data")]
     pub(crate) fn data(path: &Path, message: impl Into<String>) -> Self {
         Self::Data { path: path.to_owned(), message: message.into() }
     }

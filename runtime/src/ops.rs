@@ -207,6 +207,10 @@ fn same(a: Shape, b: Shape) -> Result<(), String> {
     if a == b { Ok(()) } else { Err(format!("shapes {a:?} and {b:?} differ")) }
 }
 
+/// The largest kernel, stride, dilation or padding: attributes come from files, and kernels hold them
+/// in 32 bits.
+const LARGEST_WINDOW: usize = 1 << 16;
+
 /// The output size of a sliding window along one axis, or why there is none.
 fn window_size(
     size: usize,
@@ -218,6 +222,11 @@ fn window_size(
 ) -> Result<usize, String> {
     if kernel == 0 || stride == 0 || dilation == 0 {
         return Err("kernel, stride and dilation are at least 1".into());
+    }
+    if [before, after, kernel, stride, dilation].iter().any(|&x| x > LARGEST_WINDOW) {
+        return Err(format!(
+            "a window of {kernel}, stride {stride}, dilation {dilation}, padding {before} and {after}: more than {LARGEST_WINDOW}"
+        ));
     }
     let extent = (kernel - 1)
         .checked_mul(dilation)

@@ -356,6 +356,7 @@ impl Session {
     }
 
     /// Reads the first `count` values of a per-image buffer.
+    #[cfg(feature = "data")]
     pub(crate) fn read_per_image(&mut self, variable: Variable, count: usize) -> Result<Vec<f32>> {
         let mut values = self.device.read(variable)?;
         values.truncate(count);
@@ -363,6 +364,7 @@ impl Session {
     }
 
     /// The gradient that [`Session::gradient`] left: count x channels x height x width.
+    #[cfg(feature = "data")]
     pub(crate) fn read_gradient(&mut self, count: usize) -> Result<Vec<f32>> {
         let mut values = self.device.read(self.buffers.gradient)?;
         values.truncate(self.network.image_shape(count).len());

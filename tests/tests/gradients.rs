@@ -371,6 +371,23 @@ fn no_derivative_names_operation_and_node() {
     assert_eq!(error.to_string(), "no gradient is defined for Correct (node 'accuracy')");
 }
 
+/// An input that an operation has no rule for is an error, not a gradient of zero.
+#[test]
+fn an_input_without_a_rule_is_an_error() {
+    let mut device = Device::cpu();
+    let mut graph = Graph::new();
+    let mut vector = |len: usize| device.variable(len).expect("host memory");
+    let (x, scale, shift) = (vector(12), vector(3), vector(3));
+    let x = graph.variable(x, shape(2, 1, 2, 3));
+    let (scale, shift) = (graph.variable(scale, Shape::vector(3)), graph.variable(shift, Shape::vector(3)));
+    graph.set_label("baked normalisation");
+    let y = add(&mut graph, Op::ChannelAffine(ChannelAffine), &[x, scale, shift]);
+    let loss = add(&mut graph, Op::Sum(Sum { factor: 1.0 }), &[y]);
+    differentiate(&mut graph, loss, &[x]).expect("the input has a rule");
+    let error = differentiate(&mut graph, loss, &[scale]).expect_err("the constants have none");
+    assert!(matches!(&error, Error::NotDifferentiable { op: "ChannelAffine", .. }), "{error}");
+}
+
 /// The checker itself has to fail when it should.
 #[test]
 fn a_wrong_gradient_does_not_pass() {

@@ -125,6 +125,9 @@ pub(super) fn factors(
 impl Operation for BatchNorm {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let [x, vectors @ ..] = arity::<5>(inputs)?;
+        if !(self.epsilon >= 0.0 && self.epsilon.is_finite() && (0.0..=1.0).contains(&self.momentum)) {
+            return Err(format!("epsilon {} or momentum {} out of range", self.epsilon, self.momentum));
+        }
         per_channel(x, &vectors)?;
         Ok(vec![x])
     }

@@ -101,6 +101,14 @@ const SLICE: Kernel = Kernel {
     workgroup: 64,
 };
 
+/// Attributes come from files, and kernels hold them in 32 bits.
+fn in_32_bits(attributes: [[usize; 3]; 3]) -> Result<(), String> {
+    match attributes.as_flattened().iter().find(|&&x| x >= u32::MAX as usize) {
+        Some(x) => Err(format!("an amount of {x} is too large")),
+        None => Ok(()),
+    }
+}
+
 /// Image, row and column of pixel `i`.
 fn pixel(shape: Shape, i: usize) -> [usize; 3] {
     let [_, height, width, _] = shape.0;
@@ -110,6 +118,7 @@ fn pixel(shape: Shape, i: usize) -> [usize; 3] {
 impl Operation for Pad {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let [x] = arity(inputs)?;
+        in_32_bits([self.before, self.after, self.interior])?;
         let mut y = x;
         for a in 0..3 {
             let size = x.0[a + 1];
@@ -157,6 +166,7 @@ impl Operation for Pad {
 impl Operation for Slice {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let [x] = arity(inputs)?;
+        in_32_bits([self.start, self.step, self.len])?;
         for a in 0..3 {
             let (start, step, len) = (self.start[a], self.step[a], self.len[a]);
             let last =

@@ -142,7 +142,7 @@ fn hostile_models_are_refused() {
             m.network.layers[1].inputs[0] = Source::Parameter(1);
             m.network.output = Source::Layer(1);
         }),
-        ("node 'relu': padding overflows", |m| {
+        ("node 'relu': an amount of", |m| {
             let interior = [usize::MAX; 3];
             m.network.layers[1].op = Op::Pad(Pad { before: [0; 3], after: [0; 3], interior, value: 0.0 });
         }),
