@@ -1,6 +1,30 @@
 //! Adamant makes pretrained image classifiers robust to adversarial examples, on any GPU.
 //!
-//! ONNX file -> [`Network`] -> [`Graph`] -> gradients -> plan -> dispatches -> update -> package.
+//! ONNX file -> [`Network`] -> [`Graph`] -> gradients -> [`Plan`] -> dispatches -> update ->
+//! [`package`].
+//!
+//! A [`Model`] is a network with its weights, read from ONNX (`import`, feature `onnx`) or from a
+//! [`package::Package`]. A [`Session`] puts it on a [`Device`]: a GPU through wgpu (feature `gpu`), or
+//! the CPU executor. Images are batch x channels x height x width in [0, 1]; the session normalises
+//! them.
+//!
+//! ```no_run
+//! use adamant::package::Package;
+//! use adamant::{Device, DeviceChoice, Images, Session};
+//!
+//! # fn main() -> adamant::Result<()> {
+//! let model = Package::read("model.adamant")?.model;
+//! let mut session = Session::new(Device::open(&DeviceChoice::Auto)?, &model, 1)?;
+//! let image = vec![0.5; model.network.image_shape(1).len()];
+//! // The label and the data set index matter to attacks only.
+//! session.load(&image, &[0], &[0])?;
+//! let logits = session.logits(1, Images::Clean)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Attacks implement [`Attack`] and see an [`Objective`]; `evaluate` measures what they leave of a
+//! model's accuracy, and `finetune` trains against them (feature `data`).
 
 mod architectures;
 mod attacks;

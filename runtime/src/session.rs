@@ -12,7 +12,7 @@ use crate::ops::{AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst
 use crate::shape::{Shape, Tensor};
 
 /// Which images a forward pass sees.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Images {
     Clean,
     Adversarial,
@@ -21,7 +21,7 @@ pub enum Images {
 /// A computation that a session compiles once for each batch size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Task {
-    Logits,
+    Logits(Images),
     Score,
     Gradient,
     StartClean,
@@ -243,13 +243,8 @@ impl Session {
 
     /// Logits of the loaded images: count x classes, row-major.
     pub fn logits(&mut self, count: usize, images: Images) -> Result<Vec<f32>> {
-        let source = images;
-        let task = match source {
-            Images::Clean => Task::Logits,
-            Images::Adversarial => Task::Custom("adversarial logits"),
-        };
-        self.run_task(task, count, |m| {
-            let logits = m.logits(source, BatchNormMode::Running)?;
+        self.run_task(Task::Logits(images), count, |m| {
+            let logits = m.logits(images, BatchNormMode::Running)?;
             let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
             m.graph.update(Op::Copy(Copy), &[logits], &[target])
         })?;
