@@ -1,6 +1,6 @@
 //! Softmax cross-entropy, one value for each image, and whether an image is classified correctly.
 //!
-//! loss[n] = log(sum over k of exp(z[n,k])) - z[n, label[n]]
+//! `loss[n] = log(sum over k of exp(z[n,k])) - z[n, label[n]]`
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::shape::Shape;
 pub struct CrossEntropy;
 
 /// Inputs: logits, labels, the gradient of each image's loss.
-/// dz[n,k] = dloss[n] * (softmax(z[n])[k] - [k = label[n]])
+/// `dz[n,k] = dloss[n] * (softmax(z[n])[k] - (1 if k = label[n] else 0))`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CrossEntropyGrad;
 
