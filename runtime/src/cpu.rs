@@ -1,9 +1,12 @@
 //! The CPU executor: runs a plan step by step through the operations' CPU twins.
 
+use std::time::Instant;
+
 use crate::error::Result;
 use crate::graph::Variable;
 use crate::ops::{View, ViewMut};
 use crate::plan::{Operand, Plan, Slot};
+use crate::profile::StepTime;
 
 /// Host memory, and the threads of the global rayon pool.
 #[derive(Default)]
@@ -11,6 +14,8 @@ pub struct Cpu {
     variables: Vec<Vec<f32>>,
     /// Temporaries, shared by all plans: they run one after the other.
     temporaries: Vec<Vec<f32>>,
+    /// What each step took, while somebody wants to know.
+    pub(crate) times: Option<Vec<StepTime>>,
 }
 
 impl Cpu {
@@ -41,6 +46,7 @@ impl Cpu {
             }
         }
         for step in &plan.steps {
+            let start = Instant::now();
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> =
                 step.outputs.iter().map(|o| std::mem::take(self.buffer(o.slot))).collect();
@@ -55,6 +61,9 @@ impl Cpu {
             step.op.run(&inputs, &mut outputs);
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;
+            }
+            if let Some(times) = &mut self.times {
+                times.push(StepTime::new(step, start.elapsed().as_secs_f64()));
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{self, Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
 use crate::plan::{Limits, Plan};
+use crate::profile::StepTime;
 
 /// Which device to open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -191,6 +192,33 @@ impl Device {
             (Executor::Gpu(gpu), Ready::Gpu(program)) => gpu.run(program),
             #[cfg(feature = "gpu")]
             _ => panic!("the program belongs to another device"),
+        }
+    }
+
+    /// Waits until all work is done.
+    pub fn finish(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Executor::Cpu(_) => Ok(()),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => gpu.finish(),
+        }
+    }
+
+    /// Times every step from now on. A GPU then waits after each, which takes longer in all.
+    pub(crate) fn start_profile(&mut self) {
+        *self.times() = Some(Vec::new());
+    }
+
+    /// What has run since [`Device::start_profile`].
+    pub(crate) fn take_profile(&mut self) -> Vec<StepTime> {
+        self.times().take().unwrap_or_default()
+    }
+
+    fn times(&mut self) -> &mut Option<Vec<StepTime>> {
+        match &mut self.0 {
+            Executor::Cpu(cpu) => &mut cpu.times,
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => &mut gpu.times,
         }
     }
 }

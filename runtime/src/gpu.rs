@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::ops::{Argument, Kernel};
 use crate::plan::{Limits, Plan, Slot, Step};
+use crate::profile::{self, StepTime};
 
 /// Work of one submission: under 100 ms on a GPU of 200 GFLOP/s, far from any watchdog.
 const FLOPS_PER_SUBMIT: u64 = 20_000_000_000;
@@ -42,6 +44,8 @@ pub struct Gpu {
     generation: u64,
     in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
     fault: Arc<Mutex<Option<String>>>,
+    /// What each step took, while somebody wants to know.
+    pub(crate) times: Option<Vec<StepTime>>,
 }
 
 /// A plan bound to buffers.
@@ -154,6 +158,7 @@ impl Gpu {
             generation: 0,
             in_flight: std::collections::VecDeque::new(),
             fault,
+            times: None,
         })
     }
 
@@ -313,10 +318,7 @@ impl Gpu {
         let mut bound = Vec::new();
         let mut offset = 0;
         for step in &program.plan.steps {
-            let flops = step.op.flops(
-                &step.inputs.iter().map(|o| o.shape).collect::<Vec<_>>(),
-                &step.outputs.iter().map(|o| o.shape).collect::<Vec<_>>(),
-            );
+            let flops = profile::flops(step);
             for dispatch in &step.launch.dispatches {
                 let pipeline = self.pipeline(&dispatch.kernel)?;
                 let mut entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
@@ -375,6 +377,9 @@ impl Gpu {
         if program.generation != self.generation {
             self.bind(program)?;
         }
+        if self.times.is_some() {
+            return self.run_timed(program);
+        }
         let mut rest = program.bound.as_slice();
         while !rest.is_empty() {
             let mut flops = 0;
@@ -392,6 +397,29 @@ impl Gpu {
             self.submit(now)?;
         }
         Ok(())
+    }
+
+    /// Runs a program step by step and notes what each took.
+    fn run_timed(&mut self, program: &GpuProgram) -> Result<()> {
+        let mut rest = program.bound.as_slice();
+        for step in &program.plan.steps {
+            let (now, later) = rest.split_at(step.launch.dispatches.len());
+            rest = later;
+            self.finish()?;
+            let start = Instant::now();
+            self.submit(now)?;
+            self.finish()?;
+            let time = StepTime::new(step, start.elapsed().as_secs_f64());
+            self.times.get_or_insert_default().push(time);
+        }
+        Ok(())
+    }
+
+    /// Waits until all work is done.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.wait(wgpu::PollType::wait_indefinitely())?;
+        self.in_flight.clear();
+        self.healthy()
     }
 
     fn submit(&mut self, dispatches: &[Bound]) -> Result<()> {

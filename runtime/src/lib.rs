@@ -29,6 +29,8 @@
 mod architectures;
 mod attacks;
 mod autodiff;
+#[cfg(feature = "data")]
+mod benchmark;
 mod cpu;
 #[cfg(feature = "data")]
 mod data;
@@ -42,6 +44,7 @@ mod export;
 pub mod finetune;
 #[cfg(feature = "data")]
 mod footprint;
+mod fuse;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod graph;
@@ -54,6 +57,7 @@ mod ops;
 mod optim;
 pub mod package;
 mod plan;
+mod profile;
 mod random;
 mod report;
 #[cfg(feature = "data")]
@@ -64,6 +68,8 @@ mod shape;
 pub use architectures::{Architecture, architectures};
 pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
 pub use autodiff::differentiate;
+#[cfg(feature = "data")]
+pub use benchmark::{Benchmark, Workload};
 #[cfg(feature = "data")]
 pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit, load_image};
 pub use device::{Device, DeviceChoice, Program};
@@ -87,6 +93,7 @@ pub use import::{
 pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
+pub use profile::StepTime;
 pub use random::{Purpose, Stream, threefry};
 pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase};
 #[cfg(feature = "data")]

@@ -57,6 +57,8 @@ pub enum Command {
     Export(ExportArgs),
     /// List the training recipes, or print one
     Recipes(RecipesArgs),
+    /// Time the parts of adversarial training
+    Bench(BenchArgs),
 }
 
 #[derive(Args)]
@@ -418,6 +420,40 @@ Examples:
 pub struct RecipesArgs {
     /// Print this recipe as TOML
     pub name: Option<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant bench --device cpu
+  adamant bench --arch resnet18 --batch 8 --device gpu
+  adamant bench --arch resnet18 --size 32 --batch 32 --json bench.json
+  adamant bench model.onnx --batch 16 --layers
+
+Results are checked against the CPU executor before anything is timed.")]
+pub struct BenchArgs {
+    /// ONNX file, .adamant package or run directory, instead of --arch
+    #[arg(conflicts_with_all = ["arch", "size"])]
+    pub model: Option<PathBuf>,
+    /// An architecture that `train` knows, with random weights [default: resnet20]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<String>,
+    /// Height and width of the images, where they are not the architecture's own
+    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    pub size: Option<usize>,
+    /// Images at once; auto is 128 for images up to 64 pixels, else 32
+    #[arg(long, value_name = "N", default_value = "auto")]
+    pub batch: BatchSize,
+    /// How often each is timed; the median counts
+    #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
+    pub runs: usize,
+    /// Also print every step with its layer
+    #[arg(long)]
+    pub layers: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

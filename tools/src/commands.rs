@@ -5,7 +5,8 @@ use anyhow::Result;
 use crate::args::Command;
 use crate::progress::Console;
 use crate::{
-    attack, classify, demo, devices, evaluate, export, finetune, inspect, package, recipes, train, verify,
+    attack, bench, classify, demo, devices, evaluate, export, finetune, inspect, package, recipes, train,
+    verify,
 };
 
 /// How a command ended that did all its work.
@@ -29,5 +30,6 @@ pub fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Classify(args) => classify::run(args, console),
         Command::Export(args) => export::run(args, console),
         Command::Recipes(args) => recipes::run(args),
+        Command::Bench(args) => bench::run(args, console),
     }
 }

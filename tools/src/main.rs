@@ -5,6 +5,7 @@
 
 mod args;
 mod attack;
+mod bench;
 mod classify;
 mod commands;
 mod data;
