@@ -1,15 +1,17 @@
 // y[n,p,q,o] = bias[o] + sum over r,s,c of
 //     x[n, p * stride_h + r * dilation_h - pad_top, q * stride_w + s * dilation_w - pad_left, c] * weight[r,s,c,o],
-// where c runs over the input channels of the group of o. Without a bias (option 0) its binding is not
-// read.
+// where c runs over the input channels of the group of o, and then the epilogue. What the epilogue does
+// without is bound but not read.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
 // | 0 | x | read | batch * in_h * in_w * in_c |
 // | 1 | weight | read | kernel_h * kernel_w * in_c / groups * out_c |
 // | 2 | bias | read | out_c |
-// | 3 | y | read_write | batch * out_h * out_w * out_c |
-// | 4 | params | uniform | |
+// | 3 | residual | read | as y |
+// | 4 | mask | read | as y |
+// | 5 | y | read_write | batch * out_h * out_w * out_c |
+// | 6 | params | uniform | |
 //
 // Dispatch: one thread for each 4 pixels of an output row and 4 output channels of a group.
 // A position before the image wraps to a huge one, so one comparison finds both edges.
@@ -17,8 +19,10 @@
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read> residual: array<f32>;
+@group(0) @binding(4) var<storage, read> mask: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
 
 // Stores those of four channels from `o` that lie below `end`, if the pixel is in the row.
 fn store(row: u32, q: u32, o: u32, end: u32, sum: vec4<f32>) {
@@ -26,15 +30,27 @@ fn store(row: u32, q: u32, o: u32, end: u32, sum: vec4<f32>) {
         return;
     }
     let at = (row * params.out_w + q) * params.out_c + o;
-    y[at] = sum.x;
+    // Channels past the end are those of the last one again.
+    let at4 = min(vec4<u32>(at, at + 1u, at + 2u, at + 3u), vec4<u32>(at + end - 1u - o));
+    var v = sum;
+    if has(RESIDUAL) {
+        v += vec4<f32>(residual[at4.x], residual[at4.y], residual[at4.z], residual[at4.w]);
+    }
+    if has(RELU) {
+        v = activate(v);
+    }
+    if has(RELU_GRAD) {
+        v = select(vec4<f32>(), v, passes(vec4<f32>(mask[at4.x], mask[at4.y], mask[at4.z], mask[at4.w])));
+    }
+    y[at] = v.x;
     if o + 1u < end {
-        y[at + 1u] = sum.y;
+        y[at + 1u] = v.y;
     }
     if o + 2u < end {
-        y[at + 2u] = sum.z;
+        y[at + 2u] = v.z;
     }
     if o + 3u < end {
-        y[at + 3u] = sum.w;
+        y[at + 3u] = v.w;
     }
 }
 
@@ -66,7 +82,7 @@ fn main(
     let columns = vec4<u32>(q, q + 1u, q + 2u, q + 3u) * params.stride_w;
 
     var sum0 = vec4<f32>();
-    if params.option != 0u {
+    if has(BIAS) {
         sum0 = vec4<f32>(bias[o4.x], bias[o4.y], bias[o4.z], bias[o4.w]);
     }
     var sum1 = sum0;

@@ -1,14 +1,17 @@
 // y[n,p,q,o] = bias[o] + sum over r,s,c of
-//     x[n, p * stride_h + r * dilation_h - pad_top, q * stride_w + s * dilation_w - pad_left, c] * weight[r,s,c,o].
-// Without a bias (option 0) its binding is not read. One group; in_c and out_c are multiples of 4.
+//     x[n, p * stride_h + r * dilation_h - pad_top, q * stride_w + s * dilation_w - pad_left, c] * weight[r,s,c,o],
+// and then the epilogue. What the epilogue does without is bound but not read. One group; in_c and out_c
+// are multiples of 4.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
 // | 0 | x | read | batch * in_h * in_w * in_c (in fours) |
 // | 1 | weight | read | kernel_h * kernel_w * in_c * out_c (in fours) |
 // | 2 | bias | read | out_c (in fours) |
-// | 3 | y | read_write | batch * out_h * out_w * out_c (in fours) |
-// | 4 | params | uniform | |
+// | 3 | residual | read | as y |
+// | 4 | mask | read | as y |
+// | 5 | y | read_write | batch * out_h * out_w * out_c (in fours) |
+// | 6 | params | uniform | |
 //
 // Dispatch: one thread for each 8 pixels of an output row and 8 output channels.
 // A position before the image wraps to a huge one, so one comparison finds both edges.
@@ -16,8 +19,10 @@
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<uniform> params: Params;
 
 // Four pixels of an output row, from q, and the output channels 4o to 4o + 3.
 fn compute(row: u32, q: u32, o: u32) {
@@ -27,7 +32,7 @@ fn compute(row: u32, q: u32, o: u32) {
     let filters = params.out_c / 4u;
     let columns = vec4<u32>(q, q + 1u, q + 2u, q + 3u) * params.stride_w;
     var sum0 = vec4<f32>();
-    if params.option != 0u {
+    if has(BIAS) {
         sum0 = bias[o];
     }
     var sum1 = sum0;
@@ -69,7 +74,8 @@ fn compute(row: u32, q: u32, o: u32) {
 
 fn store(row: u32, q: u32, o: u32, sum: vec4<f32>) {
     if q < params.out_w {
-        y[(row * params.out_w + q) * (params.out_c / 4u) + o] = sum;
+        let at = (row * params.out_w + q) * (params.out_c / 4u) + o;
+        y[at] = finish(sum, at);
     }
 }
 

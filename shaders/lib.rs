@@ -6,11 +6,15 @@
 pub const INDEX: &str = include_str!("shared/index.wgsl");
 pub const RANDOM: &str = include_str!("shared/random.wgsl");
 pub const CONV_PARAMS: &str = include_str!("shared/conv_params.wgsl");
+pub const CONV_EPILOGUE: &str = include_str!("shared/conv_epilogue.wgsl");
+pub const CONV_EPILOGUE_BY_FOUR: &str = include_str!("shared/conv_epilogue_by_four.wgsl");
+pub const CONV_LANES8: &str = include_str!("shared/conv_lanes8.wgsl");
 pub const POOL_PARAMS: &str = include_str!("shared/pool_params.wgsl");
 pub const PAD_PARAMS: &str = include_str!("shared/pad_params.wgsl");
 
 pub const CONV2D: &str = include_str!("conv2d.wgsl");
 pub const CONV2D_LANES8: &str = include_str!("conv2d_lanes8.wgsl");
+pub const CONV2D_LANES8_ROW3: &str = include_str!("conv2d_lanes8_row3.wgsl");
 pub const CONV2D_TILED: &str = include_str!("conv2d_tiled.wgsl");
 pub const CONV2D_GRAD_INPUT: &str = include_str!("conv2d_grad_input.wgsl");
 pub const CONV2D_GRAD_INPUT_LANES8: &str = include_str!("conv2d_grad_input_lanes8.wgsl");
@@ -18,6 +22,8 @@ pub const CONV2D_GRAD_INPUT_TILED: &str = include_str!("conv2d_grad_input_tiled.
 pub const CONV2D_GRAD_WEIGHT: &str = include_str!("conv2d_grad_weight.wgsl");
 pub const CONV2D_GRAD_WEIGHT_LANES8: &str = include_str!("conv2d_grad_weight_lanes8.wgsl");
 pub const CONV2D_GRAD_WEIGHT_TILED: &str = include_str!("conv2d_grad_weight_tiled.wgsl");
+pub const FOLD_BATCH_NORM: &str = include_str!("fold_batch_norm.wgsl");
+pub const TRANSPOSE_WEIGHT: &str = include_str!("transpose_weight.wgsl");
 pub const RELU: &str = include_str!("relu.wgsl");
 pub const RELU_GRAD: &str = include_str!("relu_grad.wgsl");
 pub const ADD: &str = include_str!("add.wgsl");

@@ -3,6 +3,7 @@
 use crate::autodiff::differentiate;
 use crate::device::Device;
 use crate::error::Result;
+use crate::fuse::fuse;
 use crate::model::Model;
 use crate::network::BatchNormMode;
 use crate::ops::{Copy, CrossEntropy, Op, Sum};
@@ -38,7 +39,7 @@ impl Footprint {
 }
 
 fn temporaries(model: &ModelGraph) -> Result<u64> {
-    Ok(Plan::new(&model.graph, &Limits::HOST)?.temporary_bytes())
+    Ok(Plan::new(&fuse(&model.graph), &Limits::HOST)?.temporary_bytes())
 }
 
 /// The expensive part of a gradient attack's step: the gradient at the adversarial images.

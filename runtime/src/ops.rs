@@ -8,11 +8,13 @@ mod batch_norm;
 mod batch_norm_train;
 mod channel_affine;
 mod conv2d;
+mod conv2d_fused;
 mod conv2d_grad_input;
 mod conv2d_grad_weight;
 mod cross_entropy;
 mod elementwise;
 mod flatten;
+mod fold_batch_norm;
 mod launch;
 mod matrix;
 mod normalize;
@@ -20,6 +22,7 @@ mod optimizer;
 mod pad;
 mod pool;
 mod reduce;
+mod transpose_weight;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,17 +33,20 @@ pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
 pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
 pub use conv2d::Conv2d;
+pub use conv2d_fused::{Activation, FusedConv2d};
 pub use conv2d_grad_input::Conv2dGradInput;
 pub use conv2d_grad_weight::Conv2dGradWeight;
 pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
 pub use flatten::{Flatten, Unflatten};
+pub use fold_batch_norm::FoldBatchNorm;
 pub use launch::{Argument, Dispatch, Kernel, Launch};
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
+pub use transpose_weight::TransposeWeight;
 
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -150,6 +156,10 @@ operations! {
     /// Updates.
     Sgd,
     Adam,
+    /// What [`crate::fuse`] makes of others.
+    FusedConv2d,
+    FoldBatchNorm,
+    TransposeWeight,
 }
 
 impl Op {

@@ -133,7 +133,7 @@ impl Plan {
 }
 
 /// The nodes that a variable's new value depends on.
-fn live_nodes(graph: &Graph) -> Vec<bool> {
+pub(crate) fn live_nodes(graph: &Graph) -> Vec<bool> {
     let mut needed = vec![false; graph.values.len()];
     let mut live = vec![false; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate().rev() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::autodiff::differentiate;
 use crate::device::{Device, Program};
 use crate::error::{Error, Result};
+use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::model::Model;
 use crate::network::{BatchNormMode, Network};
@@ -207,7 +208,7 @@ impl Session {
         if !self.programs.contains_key(&(task, count)) {
             let mut model = self.graph(count);
             build(&mut model)?;
-            let program = self.device.compile(&model.graph)?;
+            let program = self.device.compile(&fuse(&model.graph))?;
             self.programs.insert((task, count), program);
         }
         let program = self.programs.get_mut(&(task, count)).expect("it was just compiled");
@@ -241,13 +242,18 @@ impl Session {
         }
     }
 
-    /// Logits of the loaded images: count x classes, row-major.
-    pub fn logits(&mut self, count: usize, images: Images) -> Result<Vec<f32>> {
+    /// Computes the logits of the loaded images into [`Buffers::logits`].
+    pub(crate) fn forward(&mut self, count: usize, images: Images) -> Result<()> {
         self.run_task(Task::Logits(images), count, |m| {
             let logits = m.logits(images, BatchNormMode::Running)?;
             let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
             m.graph.update(Op::Copy(Copy), &[logits], &[target])
-        })?;
+        })
+    }
+
+    /// Logits of the loaded images: count x classes, row-major.
+    pub fn logits(&mut self, count: usize, images: Images) -> Result<Vec<f32>> {
+        self.forward(count, images)?;
         let mut values = self.device.read(self.buffers.logits)?;
         values.truncate(count * self.classes);
         Ok(values)

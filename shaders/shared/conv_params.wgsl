@@ -3,7 +3,8 @@
 // Activations are [batch][height][width][channel], weights
 // [kernel_h][kernel_w][input channel of the group][output channel].
 // `in_c` and `out_c` count the channels of all groups.
-// `option` is the kernel's own: 1 if conv2d has a bias, or the number of parts of a weight gradient.
+// `option` is the kernel's own: conv2d's epilogue (see conv_epilogue.wgsl), or the number of parts of a
+// weight gradient. `max` is the upper bound of conv2d's activation.
 
 struct Params {
     batch: u32,
@@ -23,4 +24,5 @@ struct Params {
     dilation_w: u32,
     groups: u32,
     option: u32,
+    max: f32,
 }

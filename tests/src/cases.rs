@@ -145,6 +145,8 @@ pub const fn positive(channels: usize) -> Input {
 pub fn all() -> Vec<Case> {
     [
         convolution::forward(),
+        convolution::fused(),
+        convolution::weights(),
         convolution::grad_input(),
         convolution::grad_weight(),
         elementwise::cases(),

@@ -26,6 +26,16 @@ fn convolution() {
 }
 
 #[test]
+fn convolution_with_epilogues() {
+    check_twins(&cases::convolution::fused());
+}
+
+#[test]
+fn convolution_weights() {
+    check_twins(&cases::convolution::weights());
+}
+
+#[test]
 fn convolution_grad_input() {
     check_twins(&cases::convolution::grad_input());
 }

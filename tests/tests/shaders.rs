@@ -37,7 +37,7 @@ struct Reflection {
 
 /// What a kernel may need beyond WebGPU's minimum: only those that are launched for it alone.
 fn capabilities(kernel: &Kernel) -> Capabilities {
-    if kernel.name.ends_with("_lanes8") { Capabilities::SUBGROUP } else { Capabilities::empty() }
+    if kernel.name.contains("_lanes8") { Capabilities::SUBGROUP } else { Capabilities::empty() }
 }
 
 fn reflect(kernel: &Kernel) -> Result<Reflection, String> {

@@ -5,11 +5,11 @@
 //!
 //! A linear layer is a 1x1 convolution of an N x 1 x 1 x K activation.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::launch::{Argument, Kernel, Launch, params};
-use super::matrix::{Matrix, multiply};
+use super::conv2d_fused::FusedConv2d;
+use super::launch::{Launch, params};
+use super::matrix::Matrix;
 use super::{Operation, View, ViewMut, window_size};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -71,11 +71,12 @@ params! {
         dilation_w: u32,
         groups: u32,
         option: u32,
+        max: f32,
     }
 }
 
 impl ConvParams {
-    /// `option` is the kernel's own: whether there is a bias, or how many parts the sum has.
+    /// `option` is the kernel's own: its epilogue, or how many parts the sum has.
     pub(super) fn new(conv: &Conv2d, x: Shape, w: Shape, y: Shape, option: u32) -> Self {
         Self {
             batch: x.batch() as u32,
@@ -95,6 +96,7 @@ impl ConvParams {
             dilation_w: conv.dilation[1] as u32,
             groups: conv.groups as u32,
             option,
+            max: f32::MAX,
         }
     }
 }
@@ -103,24 +105,6 @@ impl ConvParams {
 pub(super) fn channels_by_four(conv: &Conv2d, w: Shape) -> bool {
     conv.groups == 1 && w.0[2].is_multiple_of(4) && w.0[3].is_multiple_of(4)
 }
-
-const DIRECT: Kernel = Kernel {
-    name: "conv2d",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D],
-    workgroup: 64,
-};
-
-const TILED: Kernel = Kernel {
-    name: "conv2d_tiled",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_TILED],
-    workgroup: 64,
-};
-
-const LANES8: Kernel = Kernel {
-    name: "conv2d_lanes8",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CONV_PARAMS, adamant_shaders::CONV2D_LANES8],
-    workgroup: 64,
-};
 
 /// Whether the kernels that hand weights round among the eight lanes of a subgroup apply.
 /// `shared` is the number of channels that a thread makes sixteen of.
@@ -153,66 +137,15 @@ impl Operation for Conv2d {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let (x, w, y) = (inputs[0], inputs[1], outputs[0]);
-        let has_bias = inputs.len() == 3;
-        let parameters = ConvParams::new(self, x, w, y, has_bias.into());
-        // Without a bias its binding is filled by the weight, which the kernel then does not read as one.
-        let arguments = [
-            Argument::Input(0),
-            Argument::Input(1),
-            Argument::Input(if has_bias { 2 } else { 1 }),
-            Argument::Output(0),
-        ];
-        if channels_by_four(self, w) {
-            let strips = y.batch() * y.height() * y.width().div_ceil(8);
-            Launch::single(TILED, &arguments, &parameters, strips * y.channels().div_ceil(8))
-        } else {
-            let filters = y.channels() / self.groups;
-            let strips = y.batch() * y.height() * y.width().div_ceil(4);
-            Launch::single(DIRECT, &arguments, &parameters, strips * self.groups * filters.div_ceil(4))
-        }
+        FusedConv2d::plain(*self, inputs.len() == 3).launch(inputs, outputs)
     }
 
     fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        let mut launch = self.launch(inputs, outputs);
-        let y = outputs[0];
-        if lanes8(self, inputs[1], y.channels(), limits) {
-            let strips = y.batch() * y.height() * y.width().div_ceil(4);
-            launch.dispatches[0].kernel = LANES8;
-            launch.dispatches[0].threads = (whole_workgroups(strips) * y.channels() / 16) as u64;
-        }
-        launch
+        FusedConv2d::plain(*self, inputs.len() == 3).launch_on(inputs, outputs, limits)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let (x, w) = (inputs[0], inputs[1]);
-        let bias = inputs.get(2);
-        let y = &mut outputs[0];
-        let lowering = Lowering::new(self, x.shape, w.shape, y.shape);
-        let row = y.shape.width() * y.shape.channels();
-        let rows = lowering.rows_per_tile();
-        let filters = y.shape.channels() / self.groups;
-        y.data.par_chunks_mut(rows * row).enumerate().for_each_init(Vec::new, |columns, (tile, out)| {
-            let first = tile * rows;
-            let pixels = out.len() / y.shape.channels();
-            if let Some(bias) = bias {
-                for pixel in out.chunks_exact_mut(bias.data.len()) {
-                    pixel.copy_from_slice(bias.data);
-                }
-            }
-            for group in 0..self.groups {
-                let (left, depth) = lowering.columns(x.data, first, out.len() / row, group, columns);
-                let right = Matrix { data: &w.data[group * filters..], row: w.shape.channels(), column: 1 };
-                multiply(
-                    [pixels, filters, depth],
-                    left,
-                    right,
-                    &mut out[group * filters..],
-                    y.shape.channels(),
-                    bias.is_some(),
-                );
-            }
-        });
+        FusedConv2d::plain(*self, inputs.len() == 3).run(inputs, outputs);
     }
 
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

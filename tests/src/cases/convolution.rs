@@ -1,9 +1,11 @@
 //! Convolution and its two gradients, all over the same geometries.
 
-use adamant::op::{Conv2d, Conv2dGradInput, Conv2dGradWeight, Op};
+use adamant::op::{
+    Activation, Conv2d, Conv2dGradInput, Conv2dGradWeight, FoldBatchNorm, FusedConv2d, Op, TransposeWeight,
+};
 use adamant::{Shape, Tensor};
 
-use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape, vector};
+use super::{Case, Input, PAST_ONE_GRID_ROW, normal, positive, shape, vector};
 use crate::compare::Tolerance;
 
 /// The shapes and attributes of one convolution.
@@ -152,6 +154,65 @@ pub fn forward() -> Vec<Case> {
         cases.push(Case::new(geometry.name, op.clone(), inputs.clone()));
         let with_bias = [&inputs[..], &[vector(geometry.w.channels())]].concat();
         cases.push(Case::new(&format!("{}, with bias", geometry.name), op, with_bias));
+    }
+    cases
+}
+
+/// Every epilogue, over the geometries that lead to different kernels.
+pub fn fused() -> Vec<Case> {
+    let names = [
+        "3x3",
+        "stride 2, three channels",
+        "3 groups, stride 2",
+        "12 to 20 channels",
+        "width 17, three channels",
+        "16 to 16 channels",
+        "48 to 16 channels, width 13",
+        "16 to 32 channels, stride 2, odd sizes",
+        "linear, 33 to 17",
+    ];
+    let activations = [
+        Activation::None,
+        Activation::Relu { max: f32::INFINITY },
+        Activation::Relu { max: 0.5 },
+        Activation::ReluGrad { max: f32::INFINITY },
+        Activation::ReluGrad { max: 0.5 },
+    ];
+    let mut cases = Vec::new();
+    for geometry in GEOMETRIES.iter().filter(|g| names.contains(&g.name)) {
+        for (bias, residual) in [(true, true), (false, true), (true, false)] {
+            for activation in activations {
+                let op = FusedConv2d { conv: geometry.conv, bias, residual, activation };
+                let mut inputs = vec![normal(geometry.x), geometry.weight()];
+                inputs.extend(bias.then(|| vector(geometry.w.channels())));
+                inputs.extend(residual.then(|| normal(geometry.y())));
+                inputs.extend(
+                    matches!(activation, Activation::ReluGrad { .. })
+                        .then(|| Input::Given(geometry.y(), vec![0.0, 0.25, -1.0, 0.5, 0.75])),
+                );
+                let name = format!("{}, bias {bias}, residual {residual}, {activation:?}", geometry.name);
+                cases.push(Case::new(&name, Op::FusedConv2d(op), inputs));
+            }
+        }
+    }
+    cases
+}
+
+/// Weights that are folded or turned.
+pub fn weights() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for geometry in GEOMETRIES.iter().chain([&WIDE]) {
+        let turn = Op::TransposeWeight(TransposeWeight { groups: geometry.conv.groups });
+        cases.push(Case::new(geometry.name, turn, [geometry.weight()]).within(Tolerance::Exact));
+    }
+    for geometry in [&GEOMETRIES[0], &GEOMETRIES[3], &GEOMETRIES[27], &WIDE] {
+        let channels = geometry.w.channels();
+        let fold = Op::FoldBatchNorm(FoldBatchNorm { epsilon: 1e-5 });
+        let mut inputs = vec![geometry.weight(), vector(channels), vector(channels), vector(channels)];
+        inputs.push(positive(channels));
+        cases.push(Case::new(geometry.name, fold.clone(), inputs.clone()));
+        inputs.push(vector(channels));
+        cases.push(Case::new(&format!("{}, with bias", geometry.name), fold, inputs));
     }
     cases
 }

@@ -1,0 +1,244 @@
+//! A convolution with what follows it: bias, residual, activation, in one pass over its output.
+//!
+//! [`crate::fuse`] makes these from plain convolutions and their neighbours; no network holds one.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8, whole_workgroups};
+use super::launch::{Argument, Kernel, Launch};
+use super::matrix::{Matrix, multiply};
+use super::{Operation, View, ViewMut, same};
+use crate::plan::Limits;
+use crate::shape::Shape;
+
+/// What is done to a sum last.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Activation {
+    None,
+    /// min(max(y, 0), max)
+    Relu {
+        max: f32,
+    },
+    /// y where 0 < mask < max, else 0: the gradient of an activation whose output is the mask.
+    ReluGrad {
+        max: f32,
+    },
+}
+
+/// Inputs: x, the weight, and then as far as they are there: the bias, the residual, the mask (both of
+/// the output's shape).
+///
+/// y = activation(x * w + bias + residual)
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FusedConv2d {
+    pub conv: Conv2d,
+    pub bias: bool,
+    pub residual: bool,
+    pub activation: Activation,
+}
+
+const DIRECT: Kernel = Kernel {
+    name: "conv2d",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV_EPILOGUE,
+        adamant_shaders::CONV2D,
+    ],
+    workgroup: 64,
+};
+
+const TILED: Kernel = Kernel {
+    name: "conv2d_tiled",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV_EPILOGUE,
+        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
+        adamant_shaders::CONV2D_TILED,
+    ],
+    workgroup: 64,
+};
+
+const LANES8: Kernel = Kernel {
+    name: "conv2d_lanes8",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV_EPILOGUE,
+        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
+        adamant_shaders::CONV_LANES8,
+        adamant_shaders::CONV2D_LANES8,
+    ],
+    workgroup: 64,
+};
+
+const LANES8_ROW3: Kernel = Kernel {
+    name: "conv2d_lanes8_row3",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV_EPILOGUE,
+        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
+        adamant_shaders::CONV_LANES8,
+        adamant_shaders::CONV2D_LANES8_ROW3,
+    ],
+    workgroup: 64,
+};
+
+/// The inputs of a fused convolution by name.
+struct Inputs<T> {
+    x: T,
+    w: T,
+    bias: Option<T>,
+    residual: Option<T>,
+    mask: Option<T>,
+}
+
+impl FusedConv2d {
+    /// A convolution and nothing else.
+    pub const fn plain(conv: Conv2d, bias: bool) -> Self {
+        Self { conv, bias, residual: false, activation: Activation::None }
+    }
+
+    fn inputs<T: Copy>(&self, inputs: &[T]) -> Result<Inputs<T>, String> {
+        let mut rest = inputs.iter().copied();
+        let mut take = |wanted: bool| if wanted { rest.next() } else { None };
+        let masked = matches!(self.activation, Activation::ReluGrad { .. });
+        let (x, w, bias, residual, mask) =
+            (take(true), take(true), take(self.bias), take(self.residual), take(masked));
+        let complete =
+            bias.is_some() == self.bias && residual.is_some() == self.residual && mask.is_some() == masked;
+        match (x, w, rest.next()) {
+            (Some(x), Some(w), None) if complete => Ok(Inputs { x, w, bias, residual, mask }),
+            _ => Err(format!("{} inputs do not fit {self:?}", inputs.len())),
+        }
+    }
+
+    /// The flags of conv_epilogue.wgsl, and the bound of the activation.
+    fn epilogue(&self) -> (u32, f32) {
+        let (flag, max) = match self.activation {
+            Activation::None => (0, f32::MAX),
+            Activation::Relu { max } => (4, max),
+            Activation::ReluGrad { max } => (8, max),
+        };
+        // WGSL has no infinity; no finite value is beyond the largest one.
+        (u32::from(self.bias) | u32::from(self.residual) << 1 | flag, max.min(f32::MAX))
+    }
+
+    /// Applies residual and activation to a part of the output that starts at `first`.
+    fn finish(&self, out: &mut [f32], first: usize, residual: Option<&[f32]>, mask: Option<&[f32]>) {
+        if let Some(residual) = residual {
+            for (y, r) in out.iter_mut().zip(&residual[first..]) {
+                *y += r;
+            }
+        }
+        match self.activation {
+            Activation::None => {}
+            // Two selections, which vectorise and leave NaN what it is.
+            Activation::Relu { max } => {
+                for y in out {
+                    let low = if *y < 0.0 { 0.0 } else { *y };
+                    *y = if low > max { max } else { low };
+                }
+            }
+            Activation::ReluGrad { max } => {
+                let mask = mask.expect("output_shapes checked the inputs");
+                for (y, &m) in out.iter_mut().zip(&mask[first..]) {
+                    *y = if (m > 0.0) & (m < max) { *y } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+impl Operation for FusedConv2d {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let Inputs { x, w, bias, residual, mask } = self.inputs(inputs)?;
+        let y = self.conv.output(x, w)?;
+        if let Some(bias) = bias.filter(|&b| b != Shape::vector(y.channels())) {
+            return Err(format!("bias {bias:?} for {} output channels", y.channels()));
+        }
+        for other in [residual, mask].into_iter().flatten() {
+            same(other, y)?;
+        }
+        Ok(vec![y])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        let (x, w, y) = (inputs[0], inputs[1], outputs[0]);
+        let (option, max) = self.epilogue();
+        let parameters = ConvParams { max, ..ConvParams::new(&self.conv, x, w, y, option) };
+        // What is not there is bound to the weight, and not read.
+        let positions: Vec<usize> = (0..inputs.len()).collect();
+        let named = self.inputs(&positions).expect("output_shapes checked the inputs");
+        let optional = |position: Option<usize>| Argument::Input(position.unwrap_or(named.w));
+        let arguments = [
+            Argument::Input(named.x),
+            Argument::Input(named.w),
+            optional(named.bias),
+            optional(named.residual),
+            optional(named.mask),
+            Argument::Output(0),
+        ];
+        if channels_by_four(&self.conv, w) {
+            let strips = y.batch() * y.height() * y.width().div_ceil(8);
+            Launch::single(TILED, &arguments, &parameters, strips * y.channels().div_ceil(8))
+        } else {
+            let filters = y.channels() / self.conv.groups;
+            let strips = y.batch() * y.height() * y.width().div_ceil(4);
+            Launch::single(DIRECT, &arguments, &parameters, strips * self.conv.groups * filters.div_ceil(4))
+        }
+    }
+
+    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
+        let mut launch = self.launch(inputs, outputs);
+        let (w, y) = (inputs[1], outputs[0]);
+        if lanes8(&self.conv, w, y.channels(), limits) {
+            let strips = y.batch() * y.height() * y.width().div_ceil(4);
+            let shared = w.0[1] == 3 && self.conv.stride[1] == self.conv.dilation[1];
+            launch.dispatches[0].kernel = if shared { LANES8_ROW3 } else { LANES8 };
+            launch.dispatches[0].threads = (whole_workgroups(strips) * y.channels() / 16) as u64;
+        }
+        launch
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let Inputs { x, w, bias, residual, mask } =
+            self.inputs(inputs).expect("output_shapes checked the inputs");
+        let (residual, mask) = (residual.map(|v| v.data), mask.map(|v| v.data));
+        let conv = &self.conv;
+        let y = &mut outputs[0];
+        let lowering = Lowering::new(conv, x.shape, w.shape, y.shape);
+        let row = y.shape.width() * y.shape.channels();
+        let rows = lowering.rows_per_tile();
+        let filters = y.shape.channels() / conv.groups;
+        y.data.par_chunks_mut(rows * row).enumerate().for_each_init(Vec::new, |columns, (tile, out)| {
+            let first = tile * rows;
+            let pixels = out.len() / y.shape.channels();
+            if let Some(bias) = bias {
+                for pixel in out.chunks_exact_mut(bias.data.len()) {
+                    pixel.copy_from_slice(bias.data);
+                }
+            }
+            for group in 0..conv.groups {
+                let (left, depth) = lowering.columns(x.data, first, out.len() / row, group, columns);
+                let right = Matrix { data: &w.data[group * filters..], row: w.shape.channels(), column: 1 };
+                multiply(
+                    [pixels, filters, depth],
+                    left,
+                    right,
+                    &mut out[group * filters..],
+                    y.shape.channels(),
+                    bias.is_some(),
+                );
+            }
+            self.finish(out, first * row, residual, mask);
+        });
+    }
+
+    fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+        self.conv.flops(&inputs[..2], outputs)
+    }
+}
