@@ -267,7 +267,7 @@ mod tests {
     use crate::architectures::Architecture;
     use crate::autodiff::differentiate;
     use crate::device::Device;
-    use crate::network::BatchNormMode;
+    use crate::network::{BatchNormMode, Role};
     use crate::ops::{Copy, CrossEntropy, RunningStatistics, Sum};
     use crate::random::{Purpose, Stream};
     use crate::session::{Images, ModelGraph, Session};
@@ -278,8 +278,8 @@ mod tests {
     fn session(arch: &str, input: [usize; 3]) -> Session {
         let mut model = Architecture::build(arch, input, 10, 1).unwrap();
         let stream = Stream::new(1, Purpose::Probe, 0, 0);
-        for (row, values) in model.values.iter_mut().enumerate() {
-            if values.shape == Shape::vector(values.shape.channels()) {
+        for (row, (values, parameter)) in model.values.iter_mut().zip(&model.network.parameters).enumerate() {
+            if !matches!(parameter.role, Role::Weight | Role::Bias) {
                 let len = u32::try_from(values.data.len()).unwrap();
                 values.data = (0..len).map(|i| 0.5 + stream.uniform(row as u32, i)).collect();
             }
@@ -326,7 +326,7 @@ mod tests {
             ("resnet18", [3, 33, 34]),
             ("resnet50", [3, 32, 32]),
             ("preact-resnet18", [3, 16, 16]),
-            ("mnist-cnn", [1, 28, 28]),
+            ("wrn-10-2", [1, 14, 12]),
         ] {
             let mut session = session(arch, input);
             let mut m = session.graph(IMAGES);
