@@ -337,8 +337,9 @@ mod tests {
             let norm = |v: &[f32]| v.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
             let apart: Vec<f32> = found.iter().zip(&expected).map(|(f, e)| f - e).collect();
             let part = norm(&apart) / norm(&expected);
-            // Rounding moves a few activations across the corner of a ReLU. Not a number fails as well.
-            assert!(part < 1e-2, "{arch}: gradients differ by {part} of their norm");
+            // Rounding moves a few activations across the corner of a ReLU, and with three images one of
+            // them is seen; a wrong rule changes the gradient as a whole. Not a number fails as well.
+            assert!(part < 0.05, "{arch}: gradients differ by {part} of their norm");
         }
     }
 

@@ -2,12 +2,11 @@
 //!
 //! [`crate::fuse`] makes these from plain convolutions and their neighbours; no network holds one.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8, whole_workgroups};
+use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8, whole_workgroups};
+use super::direct::{Epilogue, Pass};
 use super::launch::{Argument, Kernel, Launch};
-use super::matrix::{Matrix, multiply};
 use super::{Operation, View, ViewMut, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -126,31 +125,6 @@ impl FusedConv2d {
         // WGSL has no infinity; no finite value is beyond the largest one.
         (u32::from(self.bias) | u32::from(self.residual) << 1 | flag, max.min(f32::MAX))
     }
-
-    /// Applies residual and activation to a part of the output that starts at `first`.
-    fn finish(&self, out: &mut [f32], first: usize, residual: Option<&[f32]>, mask: Option<&[f32]>) {
-        if let Some(residual) = residual {
-            for (y, r) in out.iter_mut().zip(&residual[first..]) {
-                *y += r;
-            }
-        }
-        match self.activation {
-            Activation::None => {}
-            // Two selections, which vectorise and leave NaN what it is.
-            Activation::Relu { max } => {
-                for y in out {
-                    let low = if *y < 0.0 { 0.0 } else { *y };
-                    *y = if low > max { max } else { low };
-                }
-            }
-            Activation::ReluGrad { max } => {
-                let mask = mask.expect("output_shapes checked the inputs");
-                for (y, &m) in out.iter_mut().zip(&mask[first..]) {
-                    *y = if (m > 0.0) & (m < max) { *y } else { 0.0 };
-                }
-            }
-        }
-    }
 }
 
 impl Operation for FusedConv2d {
@@ -207,35 +181,13 @@ impl Operation for FusedConv2d {
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         let Inputs { x, w, bias, residual, mask } =
             self.inputs(inputs).expect("output_shapes checked the inputs");
-        let (residual, mask) = (residual.map(|v| v.data), mask.map(|v| v.data));
-        let conv = &self.conv;
-        let y = &mut outputs[0];
-        let lowering = Lowering::new(conv, x.shape, w.shape, y.shape);
-        let row = y.shape.width() * y.shape.channels();
-        let rows = lowering.rows_per_tile();
-        let filters = y.shape.channels() / conv.groups;
-        y.data.par_chunks_mut(rows * row).enumerate().for_each_init(Vec::new, |columns, (tile, out)| {
-            let first = tile * rows;
-            let pixels = out.len() / y.shape.channels();
-            if let Some(bias) = bias {
-                for pixel in out.chunks_exact_mut(bias.data.len()) {
-                    pixel.copy_from_slice(bias.data);
-                }
-            }
-            for group in 0..conv.groups {
-                let (left, depth) = lowering.columns(x.data, first, out.len() / row, group, columns);
-                let right = Matrix { data: &w.data[group * filters..], row: w.shape.channels(), column: 1 };
-                multiply(
-                    [pixels, filters, depth],
-                    left,
-                    right,
-                    &mut out[group * filters..],
-                    y.shape.channels(),
-                    bias.is_some(),
-                );
-            }
-            self.finish(out, first * row, residual, mask);
-        });
+        let epilogue = Epilogue {
+            bias: bias.map(|v| v.data),
+            residual: residual.map(|v| v.data),
+            activation: self.activation,
+            mask: mask.map(|v| v.data),
+        };
+        Pass::forward(&self.conv, x, w, outputs[0].shape, epilogue).run(outputs[0].data);
     }
 
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

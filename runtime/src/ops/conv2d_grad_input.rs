@@ -3,12 +3,11 @@
 //! dx[n,i,j,c] = sum over r,s,o of dy[n,p,q,o] * w[r,s,c,o], where i = p*stride + r*dilation - top
 //! and j likewise.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8, whole_workgroups};
+use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8, whole_workgroups};
+use super::direct::Pass;
 use super::launch::{Argument, Kernel, Launch};
-use super::matrix::{Matrix, multiply};
 use super::{Operation, View, ViewMut, arity, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -87,32 +86,9 @@ impl Operation for Conv2dGradInput {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let (dy, w) = (inputs[0], inputs[1]);
-        let x = outputs[0].shape;
-        let conv = &self.conv;
-        let lowering = Lowering::new(conv, x, w.shape, dy.shape);
-        let (depth, filters) = (lowering.depth(), dy.shape.channels() / conv.groups);
-        let (height, row) = (dy.shape.height(), dy.shape.width() * dy.shape.channels());
-        let tile = lowering.rows_per_tile().min(height);
-        outputs[0].data.par_chunks_mut(x.per_batch()).enumerate().for_each_init(
-            Vec::new,
-            |columns, (image, dx)| {
-                dx.fill(0.0);
-                for first in (0..height).step_by(tile) {
-                    let rows = tile.min(height - first);
-                    let pixels = rows * dy.shape.width();
-                    columns.resize(pixels * depth, 0.0);
-                    for group in 0..conv.groups {
-                        let start = (image * height + first) * row + group * filters;
-                        let left = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
-                        let right =
-                            Matrix { data: &w.data[group * filters..], row: 1, column: w.shape.channels() };
-                        multiply([pixels, depth, filters], left, right, columns, depth, false);
-                        lowering.add_columns(columns, image * height + first, rows, group, dx);
-                    }
-                }
-            },
-        );
+        for pass in Pass::backward(&self.conv, inputs[0], inputs[1], outputs[0].shape) {
+            pass.run(outputs[0].data);
+        }
     }
 
     fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {

@@ -5,12 +5,11 @@
 //! The sum runs over every pixel of the batch while the result is small, so it is taken in parts
 //! that are added up in a fixed order: the result does not depend on timing.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, Lowering, channels_by_four, lanes8};
+use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8};
+use super::direct_weight;
 use super::launch::{Argument, Kernel, Launch};
-use super::matrix::{Matrix, multiply};
 use super::reduce::add_parts;
 use super::{Operation, View, ViewMut, arity, same};
 use crate::plan::Limits;
@@ -105,43 +104,7 @@ impl Operation for Conv2dGradWeight {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let (x, dy) = (inputs[0], inputs[1]);
-        let w = self.weight;
-        let conv = &self.conv;
-        let lowering = Lowering::new(conv, x.shape, w, dy.shape);
-        let filters = w.channels() / conv.groups;
-        let row = dy.shape.width() * dy.shape.channels();
-        let rows = dy.shape.batch() * dy.shape.height();
-        // The number of parts depends on the shapes alone, never on the number of threads.
-        let parts = ((2 << 20) / w.len()).clamp(2, 16).min(rows);
-        let per_part = rows.div_ceil(parts);
-        let partial: Vec<Vec<f32>> = (0..parts)
-            .into_par_iter()
-            .map_init(Vec::new, |columns, part| {
-                let mut sum = vec![0.0; w.len()];
-                let end = ((part + 1) * per_part).min(rows);
-                for first in (part * per_part..end).step_by(lowering.rows_per_tile()) {
-                    let rows = lowering.rows_per_tile().min(end - first);
-                    let pixels = rows * dy.shape.width();
-                    for group in 0..conv.groups {
-                        let (columns, depth) = lowering.columns(x.data, first, rows, group, columns);
-                        let left = Matrix { data: columns.data, row: columns.column, column: columns.row };
-                        let start = first * row + group * filters;
-                        let right = Matrix { data: &dy.data[start..], row: dy.shape.channels(), column: 1 };
-                        let out = &mut sum[group * filters..];
-                        multiply([depth, filters, pixels], left, right, out, w.channels(), true);
-                    }
-                }
-                sum
-            })
-            .collect();
-        let out = &mut *outputs[0].data;
-        out.fill(0.0);
-        for part in &partial {
-            for (into, from) in out.iter_mut().zip(part) {
-                *into += from;
-            }
-        }
+        direct_weight::gradient(&self.conv, inputs[0], inputs[1], self.weight, outputs[0].data);
     }
 
     fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {
