@@ -7,11 +7,13 @@
 // | 1 | y | read_write | batch * out_h * out_w * channels |
 // | 2 | params | uniform | |
 //
+// Elements and channels are counted in T: one channel, or four.
+//
 // Dispatch: one thread for each element of y.
 // A position before the image wraps to a huge one, so one comparison finds both edges.
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 // What the average of window (p, q) divides by.
@@ -53,13 +55,13 @@ fn main(
     let p = row % params.out_h;
     let n = row / params.out_h;
 
-    var sum = 0.0;
+    var sum = T();
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         if i_h >= params.in_h {
             continue;
         }
-        var row_sum = 0.0;
+        var row_sum = T();
         for (var s = 0u; s < params.kernel_w; s++) {
             let j = q * params.stride_w + s * params.dilation_w - params.pad_left;
             if j < params.in_w {

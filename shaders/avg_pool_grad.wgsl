@@ -6,10 +6,12 @@
 // | 1 | dx | read_write | batch * in_h * in_w * channels |
 // | 2 | params | uniform | |
 //
+// Elements and channels are counted in T: one channel, or four.
+//
 // Dispatch: one thread for each element of dx.
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<T>;
+@group(0) @binding(1) var<storage, read_write> dx: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 // What the average of window (p, q) divides by.
@@ -60,7 +62,7 @@ fn main(
 
     let windows_h = windows(i_h + params.pad_top, params.stride_h, params.kernel_h, params.dilation_h, params.out_h);
     let windows_w = windows(j + params.pad_left, params.stride_w, params.kernel_w, params.dilation_w, params.out_w);
-    var sum = 0.0;
+    var sum = T();
     for (var p = windows_h.x; p < windows_h.y; p++) {
         if (i_h + params.pad_top - p * params.stride_h) % params.dilation_h != 0u {
             continue;

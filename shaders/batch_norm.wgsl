@@ -2,28 +2,30 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | x | read | len |
+// | 0 | x | read | pixels * channels |
 // | 1 | scale | read | channels |
 // | 2 | shift | read | channels |
 // | 3 | mean | read | channels |
 // | 4 | variance | read | channels |
-// | 5 | y | read_write | len |
+// | 5 | y | read_write | pixels * channels |
 // | 6 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Elements and channels are counted in T: one channel, or four.
+//
+// Dispatch: one thread for each channel of 4 pixels.
 
 struct Params {
-    len: u32,
+    pixels: u32,
     channels: u32,
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> scale: array<f32>;
-@group(0) @binding(2) var<storage, read> shift: array<f32>;
-@group(0) @binding(3) var<storage, read> mean: array<f32>;
-@group(0) @binding(4) var<storage, read> variance: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> scale: array<T>;
+@group(0) @binding(2) var<storage, read> shift: array<T>;
+@group(0) @binding(3) var<storage, read> mean: array<T>;
+@group(0) @binding(4) var<storage, read> variance: array<T>;
+@group(0) @binding(5) var<storage, read_write> y: array<T>;
 @group(0) @binding(6) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -33,10 +35,13 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
-        return;
-    }
     let c = i % params.channels;
-    let factor = scale[c] / sqrt(variance[c] + params.epsilon);
-    y[i] = (x[i] - mean[c]) * factor + shift[c];
+    let first = i / params.channels * 4u;
+    let last = min(first + 4u, params.pixels);
+    let factor = scale[c] / sqrt(variance[c] + T(params.epsilon));
+    let offset = shift[c] - mean[c] * factor;
+    for (var pixel = first; pixel < last; pixel++) {
+        let at = pixel * params.channels + c;
+        y[at] = fma(x[at], factor, offset);
+    }
 }

@@ -2,24 +2,26 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | dy | read | len |
+// | 0 | dy | read | pixels * channels |
 // | 1 | scale | read | channels |
 // | 2 | variance | read | channels |
-// | 3 | dx | read_write | len |
+// | 3 | dx | read_write | pixels * channels |
 // | 4 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Elements and channels are counted in T: one channel, or four.
+//
+// Dispatch: one thread for each channel of 4 pixels.
 
 struct Params {
-    len: u32,
+    pixels: u32,
     channels: u32,
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> scale: array<f32>;
-@group(0) @binding(2) var<storage, read> variance: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<T>;
+@group(0) @binding(1) var<storage, read> scale: array<T>;
+@group(0) @binding(2) var<storage, read> variance: array<T>;
+@group(0) @binding(3) var<storage, read_write> dx: array<T>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -29,9 +31,12 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
-        return;
-    }
     let c = i % params.channels;
-    dx[i] = dy[i] * (scale[c] / sqrt(variance[c] + params.epsilon));
+    let first = i / params.channels * 4u;
+    let last = min(first + 4u, params.pixels);
+    let factor = scale[c] / sqrt(variance[c] + T(params.epsilon));
+    for (var pixel = first; pixel < last; pixel++) {
+        let at = pixel * params.channels + c;
+        dx[at] = dy[at] * factor;
+    }
 }

@@ -10,6 +10,8 @@
 // | 4 | partial | read_write | parts * 2 * channels |
 // | 5 | params | uniform | |
 //
+// Elements and channels are counted in T: one channel, or four.
+//
 // Dispatch: one thread for each part and channel.
 // Neighbouring threads take neighbouring channels. Sums are taken in blocks, which keeps f32
 // rounding small.
@@ -21,11 +23,11 @@ struct Params {
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> mean: array<f32>;
-@group(0) @binding(3) var<storage, read> variance: array<f32>;
-@group(0) @binding(4) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> dy: array<T>;
+@group(0) @binding(2) var<storage, read> mean: array<T>;
+@group(0) @binding(3) var<storage, read> variance: array<T>;
+@group(0) @binding(4) var<storage, read_write> partial: array<T>;
 @group(0) @binding(5) var<uniform> params: Params;
 
 const BLOCK: u32 = 32u;
@@ -46,11 +48,11 @@ fn main(
     let end = min((part + 1u) * per_part, params.pixels);
 
     let center = mean[c];
-    var scaled = 0.0;
-    var plain = 0.0;
+    var scaled = T();
+    var plain = T();
     for (var first = part * per_part; first < end; first += BLOCK) {
-        var block_scaled = 0.0;
-        var block_plain = 0.0;
+        var block_scaled = T();
+        var block_plain = T();
         for (var p = first; p < min(first + BLOCK, end); p++) {
             let at = p * params.channels + c;
             let gradient = dy[at];
@@ -61,6 +63,6 @@ fn main(
         plain += block_plain;
     }
     let at = part * 2u * params.channels + c;
-    partial[at] = scaled / sqrt(variance[c] + params.epsilon);
+    partial[at] = scaled / sqrt(variance[c] + T(params.epsilon));
     partial[at + params.channels] = plain;
 }

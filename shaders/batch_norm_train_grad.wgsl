@@ -4,33 +4,35 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | x | read | len |
-// | 1 | dy | read | len |
+// | 0 | x | read | pixels * channels |
+// | 1 | dy | read | pixels * channels |
 // | 2 | scale | read | channels |
 // | 3 | mean | read | channels |
 // | 4 | variance | read | channels |
 // | 5 | dscale | read | channels |
 // | 6 | dshift | read | channels |
-// | 7 | dx | read_write | len |
+// | 7 | dx | read_write | pixels * channels |
 // | 8 | params | uniform | |
 //
-// Dispatch: one thread for each element.
+// Elements and channels are counted in T: one channel, or four.
+//
+// Dispatch: one thread for each channel of 4 pixels.
 
 struct Params {
-    len: u32,
+    pixels: u32,
     channels: u32,
     epsilon: f32,
     per_count: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> scale: array<f32>;
-@group(0) @binding(3) var<storage, read> mean: array<f32>;
-@group(0) @binding(4) var<storage, read> variance: array<f32>;
-@group(0) @binding(5) var<storage, read> dscale: array<f32>;
-@group(0) @binding(6) var<storage, read> dshift: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> dy: array<T>;
+@group(0) @binding(2) var<storage, read> scale: array<T>;
+@group(0) @binding(3) var<storage, read> mean: array<T>;
+@group(0) @binding(4) var<storage, read> variance: array<T>;
+@group(0) @binding(5) var<storage, read> dscale: array<T>;
+@group(0) @binding(6) var<storage, read> dshift: array<T>;
+@group(0) @binding(7) var<storage, read_write> dx: array<T>;
 @group(0) @binding(8) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
@@ -40,12 +42,16 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
-        return;
-    }
     let c = i % params.channels;
-    let per_sigma = 1.0 / sqrt(variance[c] + params.epsilon);
-    let xhat = (x[i] - mean[c]) * per_sigma;
-    let centered = dy[i] - dshift[c] * params.per_count - xhat * (dscale[c] * params.per_count);
-    dx[i] = scale[c] * per_sigma * centered;
+    let first = i / params.channels * 4u;
+    let last = min(first + 4u, params.pixels);
+    let per_sigma = T(1.0) / sqrt(variance[c] + T(params.epsilon));
+    let center = mean[c];
+    let plain = dshift[c] * params.per_count;
+    let scaled = dscale[c] * params.per_count * per_sigma;
+    let factor = scale[c] * per_sigma;
+    for (var pixel = first; pixel < last; pixel++) {
+        let at = pixel * params.channels + c;
+        dx[at] = factor * (dy[at] - plain - (x[at] - center) * scaled);
+    }
 }

@@ -6,6 +6,8 @@
 // | 1 | partial | read_write | parts * channels |
 // | 2 | params | uniform | |
 //
+// Elements and channels are counted in T: one channel, or four.
+//
 // Dispatch: one thread for each part and channel.
 // Neighbouring threads take neighbouring channels. Sums are taken in blocks, which keeps f32
 // rounding small.
@@ -16,8 +18,8 @@ struct Params {
     parts: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> partial: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 const BLOCK: u32 = 32u;
@@ -37,9 +39,9 @@ fn main(
     let per_part = (params.pixels + params.parts - 1u) / params.parts;
     let end = min((part + 1u) * per_part, params.pixels);
 
-    var sum = 0.0;
+    var sum = T();
     for (var first = part * per_part; first < end; first += BLOCK) {
-        var block = 0.0;
+        var block = T();
         for (var p = first; p < min(first + BLOCK, end); p++) {
             block += x[p * params.channels + c];
         }

@@ -4,9 +4,12 @@
 //! kernel's launch in the runtime. `README.md` says what each computes and binds.
 
 pub const INDEX: &str = include_str!("shared/index.wgsl");
+pub const ONE: &str = include_str!("shared/one.wgsl");
+pub const FOUR: &str = include_str!("shared/four.wgsl");
 pub const RANDOM: &str = include_str!("shared/random.wgsl");
 pub const CONV_PARAMS: &str = include_str!("shared/conv_params.wgsl");
 pub const CONV_EPILOGUE: &str = include_str!("shared/conv_epilogue.wgsl");
+pub const CONV_EPILOGUE_BY_ONE: &str = include_str!("shared/conv_epilogue_by_one.wgsl");
 pub const CONV_EPILOGUE_BY_FOUR: &str = include_str!("shared/conv_epilogue_by_four.wgsl");
 pub const CONV_LANES8: &str = include_str!("shared/conv_lanes8.wgsl");
 pub const POOL_PARAMS: &str = include_str!("shared/pool_params.wgsl");
@@ -15,6 +18,8 @@ pub const PAD_PARAMS: &str = include_str!("shared/pad_params.wgsl");
 pub const CONV2D: &str = include_str!("conv2d.wgsl");
 pub const CONV2D_LANES8: &str = include_str!("conv2d_lanes8.wgsl");
 pub const CONV2D_LANES8_ROW3: &str = include_str!("conv2d_lanes8_row3.wgsl");
+pub const CONV2D_LANES8_THIN: &str = include_str!("conv2d_lanes8_thin.wgsl");
+pub const CONV2D_LANES8_NARROW: &str = include_str!("conv2d_lanes8_narrow.wgsl");
 pub const CONV2D_TILED: &str = include_str!("conv2d_tiled.wgsl");
 pub const CONV2D_GRAD_INPUT: &str = include_str!("conv2d_grad_input.wgsl");
 pub const CONV2D_GRAD_INPUT_LANES8: &str = include_str!("conv2d_grad_input_lanes8.wgsl");
@@ -38,8 +43,6 @@ pub const CHANNEL_AFFINE_GRAD: &str = include_str!("channel_affine_grad.wgsl");
 pub const FLATTEN: &str = include_str!("flatten.wgsl");
 pub const UNFLATTEN: &str = include_str!("unflatten.wgsl");
 pub const BATCH_NORM: &str = include_str!("batch_norm.wgsl");
-pub const BATCH_NORM_BY_FOUR: &str = include_str!("batch_norm_by_four.wgsl");
-pub const BATCH_NORM_GRAD_BY_FOUR: &str = include_str!("batch_norm_grad_by_four.wgsl");
 pub const BATCH_NORM_GRAD: &str = include_str!("batch_norm_grad.wgsl");
 pub const BATCH_NORM_GRAD_SUMS: &str = include_str!("batch_norm_grad_sums.wgsl");
 pub const CHANNEL_SUM: &str = include_str!("channel_sum.wgsl");

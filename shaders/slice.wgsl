@@ -6,10 +6,12 @@
 // | 1 | y | read_write | batch * out_h * out_w * out_c |
 // | 2 | params | uniform | |
 //
+// Elements and channels are counted in T: one channel, or four.
+//
 // Dispatch: one thread for each element of y.
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(64)

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::elementwise::in_parts;
-use super::launch::{Argument, Kernel, Launch, params};
+use super::launch::{Argument, ByFour, Launch, by_four, params};
 use super::reduce::{add_parts, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
 use crate::shape::Shape;
@@ -33,68 +33,44 @@ pub struct BatchNormParameterGrad {
 }
 
 params! {
-    pub(super) struct BatchNormParams { len: u32, channels: u32, epsilon: f32, }
+    pub(super) struct BatchNormParams { pixels: u32, channels: u32, epsilon: f32, }
 }
 
 params! {
     struct BatchNormGradSumsParams { pixels: u32, channels: u32, parts: u32, epsilon: f32, }
 }
 
-const BATCH_NORM: Kernel = Kernel {
-    name: "batch_norm",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM],
-    workgroup: 64,
-};
+const BATCH_NORM: ByFour = by_four!("batch_norm", BATCH_NORM);
+const BATCH_NORM_GRAD: ByFour = by_four!("batch_norm_grad", BATCH_NORM_GRAD);
+const BATCH_NORM_GRAD_SUMS: ByFour = by_four!("batch_norm_grad_sums", BATCH_NORM_GRAD_SUMS);
 
-const BATCH_NORM_GRAD: Kernel = Kernel {
-    name: "batch_norm_grad",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD],
-    workgroup: 64,
-};
+/// Pixels that a thread of the elementwise kernels handles.
+const PIXELS: usize = 4;
 
-const BATCH_NORM_BY_FOUR: Kernel = Kernel {
-    name: "batch_norm_by_four",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_BY_FOUR],
-    workgroup: 64,
-};
-
-const BATCH_NORM_GRAD_BY_FOUR: Kernel = Kernel {
-    name: "batch_norm_grad_by_four",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD_BY_FOUR],
-    workgroup: 64,
-};
-
-const BATCH_NORM_GRAD_SUMS: Kernel = Kernel {
-    name: "batch_norm_grad_sums",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_GRAD_SUMS],
-    workgroup: 64,
-};
+/// Threads of an elementwise kernel that handles `at_once` channels.
+pub(super) fn elementwise_threads(x: Shape, at_once: usize) -> usize {
+    (x.len() / x.channels()).div_ceil(PIXELS) * (x.channels() / at_once)
+}
 
 /// Adds the dispatch that normalises `x`; `arguments` are those of the kernel, in binding order.
 pub(super) fn launch_normalize(launch: Launch, x: Shape, epsilon: f32, arguments: &[Argument]) -> Launch {
-    launch_by_channel(launch, [BATCH_NORM, BATCH_NORM_BY_FOUR], x, epsilon, arguments)
+    launch_by_channel(launch, &BATCH_NORM, x, epsilon, arguments)
 }
 
-/// Adds a dispatch of the first kernel, or of the second where it applies: it takes four channels of
-/// four pixels a thread.
 fn launch_by_channel(
     launch: Launch,
-    [single, by_four]: [Kernel; 2],
+    kernels: &ByFour,
     x: Shape,
     epsilon: f32,
     arguments: &[Argument],
 ) -> Launch {
-    let channels = x.channels();
-    if channels.is_multiple_of(4) {
-        let threads = (x.len() / channels).div_ceil(4) * (channels / 4);
-        launch.then(by_four, arguments, &parameters(x, epsilon), threads)
-    } else {
-        launch.then(single, arguments, &parameters(x, epsilon), x.len())
-    }
-}
-
-fn parameters(x: Shape, epsilon: f32) -> BatchNormParams {
-    BatchNormParams { len: x.len() as u32, channels: x.channels() as u32, epsilon }
+    let (kernel, at_once) = kernels.pick(x.channels());
+    let parameters = BatchNormParams {
+        pixels: (x.len() / x.channels()) as u32,
+        channels: (x.channels() / at_once) as u32,
+        epsilon,
+    };
+    launch.then(kernel, arguments, &parameters, elementwise_threads(x, at_once))
 }
 
 /// y = x * factor + offset for each channel, on the CPU.
@@ -162,13 +138,7 @@ impl Operation for BatchNormGrad {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
-        launch_by_channel(
-            Launch::default(),
-            [BATCH_NORM_GRAD, BATCH_NORM_GRAD_BY_FOUR],
-            inputs[0],
-            self.epsilon,
-            &arguments,
-        )
+        launch_by_channel(Launch::default(), &BATCH_NORM_GRAD, inputs[0], self.epsilon, &arguments)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -189,17 +159,18 @@ pub(super) fn launch_parameter_grad(
     let pixels = x.len() / channels;
     let parts = parts(pixels, channels);
     let partial = launch.scratch(parts * 2 * channels);
+    let (kernel, at_once) = BATCH_NORM_GRAD_SUMS.pick(channels);
     let parameters = BatchNormGradSumsParams {
         pixels: pixels as u32,
-        channels: channels as u32,
+        channels: (channels / at_once) as u32,
         parts: parts as u32,
         epsilon,
     };
     launch = launch.then(
-        BATCH_NORM_GRAD_SUMS,
+        kernel,
         &[x_argument, dy, mean, variance, partial],
         &parameters,
-        parts * channels,
+        parts * channels / at_once,
     );
     launch = add_parts(launch, partial, dscale, parts, 2 * channels, 0, channels, 1.0);
     add_parts(launch, partial, dshift, parts, 2 * channels, channels, channels, 1.0)

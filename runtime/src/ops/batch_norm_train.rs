@@ -3,9 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::batch_norm::{affine, factors, launch_normalize, launch_parameter_grad, parameter_grad};
+use super::batch_norm::{
+    affine, elementwise_threads, factors, launch_normalize, launch_parameter_grad, parameter_grad,
+};
 use super::elementwise::in_parts;
-use super::launch::{Argument, Kernel, Launch, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
 use super::reduce::{add_parts, channel_sum, channel_sum_params, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
 use crate::shape::Shape;
@@ -33,24 +35,15 @@ pub struct RunningStatistics {
 }
 
 params! {
-    struct BatchNormTrainGradParams { len: u32, channels: u32, epsilon: f32, per_count: f32, }
+    struct BatchNormTrainGradParams { pixels: u32, channels: u32, epsilon: f32, per_count: f32, }
 }
 
 params! {
     struct RunningStatisticsParams { channels: u32, momentum: f32, unbias: f32, }
 }
 
-const CHANNEL_SQUARES: Kernel = Kernel {
-    name: "channel_squares",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CHANNEL_SQUARES],
-    workgroup: 64,
-};
-
-const BATCH_NORM_TRAIN_GRAD: Kernel = Kernel {
-    name: "batch_norm_train_grad",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::BATCH_NORM_TRAIN_GRAD],
-    workgroup: 64,
-};
+const CHANNEL_SQUARES: ByFour = by_four!("channel_squares", CHANNEL_SQUARES);
+const BATCH_NORM_TRAIN_GRAD: ByFour = by_four!("batch_norm_train_grad", BATCH_NORM_TRAIN_GRAD);
 
 const RUNNING_STATISTICS: Kernel = Kernel {
     name: "running_statistics",
@@ -76,8 +69,9 @@ impl Operation for BatchNormTrain {
         // Squares of differences from the mean: a difference of squares would cancel.
         let parts = parts(pixels, channels);
         let partial = launch.scratch(parts * channels);
-        let sums = channel_sum_params(x, parts);
-        launch = launch.then(CHANNEL_SQUARES, &[input, mean, partial], &sums, parts * channels);
+        let (kernel, at_once) = CHANNEL_SQUARES.pick(channels);
+        let sums = channel_sum_params(x, parts, at_once);
+        launch = launch.then(kernel, &[input, mean, partial], &sums, parts * channels / at_once);
         launch = add_parts(launch, partial, variance, parts, channels, 0, channels, per_count);
         let arguments = [input, Input(1), Input(2), mean, variance, Output(0)];
         launch_normalize(launch, x, self.epsilon, &arguments)
@@ -130,14 +124,15 @@ impl Operation for BatchNormTrainGrad {
         let x = inputs[0];
         let sums = [Input(0), Input(1), Input(3), Input(4), Output(1), Output(2)];
         let launch = launch_parameter_grad(Launch::default(), x, self.epsilon, sums);
+        let (kernel, at_once) = BATCH_NORM_TRAIN_GRAD.pick(x.channels());
         let parameters = BatchNormTrainGradParams {
-            len: x.len() as u32,
-            channels: x.channels() as u32,
+            pixels: (x.len() / x.channels()) as u32,
+            channels: (x.channels() / at_once) as u32,
             epsilon: self.epsilon,
             per_count: x.channels() as f32 / x.len() as f32,
         };
         let arguments = [Input(0), Input(1), Input(2), Input(3), Input(4), Output(1), Output(2), Output(0)];
-        launch.then(BATCH_NORM_TRAIN_GRAD, &arguments, &parameters, x.len())
+        launch.then(kernel, &arguments, &parameters, elementwise_threads(x, at_once))
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

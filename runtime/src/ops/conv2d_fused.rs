@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8, whole_workgroups};
+use super::conv2d::{Conv2d, ConvParams, channels_by_four, whole_workgroups};
 use super::direct::{Epilogue, Pass};
 use super::launch::{Argument, Kernel, Launch};
 use super::{Operation, View, ViewMut, same};
@@ -37,54 +37,29 @@ pub struct FusedConv2d {
     pub activation: Activation,
 }
 
-const DIRECT: Kernel = Kernel {
-    name: "conv2d",
-    sources: &[
-        adamant_shaders::INDEX,
-        adamant_shaders::CONV_PARAMS,
-        adamant_shaders::CONV_EPILOGUE,
-        adamant_shaders::CONV2D,
-    ],
-    workgroup: 64,
-};
+macro_rules! kernel {
+    ($name:literal, $($source:ident),+) => {
+        Kernel {
+            name: $name,
+            sources: &[
+                adamant_shaders::INDEX,
+                adamant_shaders::CONV_PARAMS,
+                adamant_shaders::CONV_EPILOGUE,
+                $(adamant_shaders::$source),+
+            ],
+            workgroup: 64,
+        }
+    };
+}
 
-const TILED: Kernel = Kernel {
-    name: "conv2d_tiled",
-    sources: &[
-        adamant_shaders::INDEX,
-        adamant_shaders::CONV_PARAMS,
-        adamant_shaders::CONV_EPILOGUE,
-        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
-        adamant_shaders::CONV2D_TILED,
-    ],
-    workgroup: 64,
-};
-
-const LANES8: Kernel = Kernel {
-    name: "conv2d_lanes8",
-    sources: &[
-        adamant_shaders::INDEX,
-        adamant_shaders::CONV_PARAMS,
-        adamant_shaders::CONV_EPILOGUE,
-        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
-        adamant_shaders::CONV_LANES8,
-        adamant_shaders::CONV2D_LANES8,
-    ],
-    workgroup: 64,
-};
-
-const LANES8_ROW3: Kernel = Kernel {
-    name: "conv2d_lanes8_row3",
-    sources: &[
-        adamant_shaders::INDEX,
-        adamant_shaders::CONV_PARAMS,
-        adamant_shaders::CONV_EPILOGUE,
-        adamant_shaders::CONV_EPILOGUE_BY_FOUR,
-        adamant_shaders::CONV_LANES8,
-        adamant_shaders::CONV2D_LANES8_ROW3,
-    ],
-    workgroup: 64,
-};
+const DIRECT: Kernel = kernel!("conv2d", CONV_EPILOGUE_BY_ONE, CONV2D);
+const TILED: Kernel = kernel!("conv2d_tiled", CONV_EPILOGUE_BY_FOUR, CONV2D_TILED);
+const LANES8: Kernel = kernel!("conv2d_lanes8", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8);
+const LANES8_ROW3: Kernel =
+    kernel!("conv2d_lanes8_row3", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8_ROW3);
+const LANES8_THIN: Kernel =
+    kernel!("conv2d_lanes8_thin", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8_THIN);
+const LANES8_NARROW: Kernel = kernel!("conv2d_lanes8_narrow", CONV_EPILOGUE_BY_ONE, CONV2D_LANES8_NARROW);
 
 /// The inputs of a fused convolution by name.
 struct Inputs<T> {
@@ -168,13 +143,27 @@ impl Operation for FusedConv2d {
 
     fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
         let mut launch = self.launch(inputs, outputs);
-        let (w, y) = (inputs[1], outputs[0]);
-        if lanes8(&self.conv, w, y.channels(), limits) {
-            let strips = y.batch() * y.height() * y.width().div_ceil(4);
-            let shared = w.0[1] == 3 && self.conv.stride[1] == self.conv.dilation[1];
-            launch.dispatches[0].kernel = if shared { LANES8_ROW3 } else { LANES8 };
-            launch.dispatches[0].threads = (whole_workgroups(strips) * y.channels() / 16) as u64;
+        let ([_, width, ins, outs], y) = (inputs[1].0, outputs[0]);
+        if limits.subgroup_lanes != Some(8) || self.conv.groups != 1 {
+            return launch;
         }
+        let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
+        // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
+        let shared_taps = width == 3 && self.conv.stride[1] == self.conv.dilation[1];
+        let (kernel, threads) = if outs.is_multiple_of(16) {
+            let kernel = match ins.is_multiple_of(4) {
+                true if shared_taps => LANES8_ROW3,
+                true => LANES8,
+                false => LANES8_THIN,
+            };
+            (kernel, whole_workgroups(strips(4)) * outs / 16)
+        } else if outs <= 4 && ins.is_multiple_of(4) {
+            (LANES8_NARROW, whole_workgroups(strips(8)))
+        } else {
+            return launch;
+        };
+        launch.dispatches[0].kernel = kernel;
+        launch.dispatches[0].threads = threads as u64;
         launch
     }
 

@@ -9,6 +9,38 @@ pub struct Kernel {
     pub workgroup: u32,
 }
 
+/// A kernel that handles one channel at a time, and the same kernel for four.
+pub(crate) struct ByFour {
+    pub one: Kernel,
+    pub four: Kernel,
+}
+
+impl ByFour {
+    /// The kernel for activations of `channels`, and how many of them it handles at once.
+    pub const fn pick(&self, channels: usize) -> (Kernel, usize) {
+        if channels.is_multiple_of(4) { (self.four, 4) } else { (self.one, 1) }
+    }
+}
+
+/// Makes a [`ByFour`] of a source that is written for the type `T`.
+macro_rules! by_four {
+    ($name:literal, $($source:ident),+) => {
+        $crate::ops::launch::ByFour {
+            one: $crate::ops::launch::Kernel {
+                name: $name,
+                sources: &[adamant_shaders::ONE, adamant_shaders::INDEX, $(adamant_shaders::$source),+],
+                workgroup: 64,
+            },
+            four: $crate::ops::launch::Kernel {
+                name: concat!($name, "_by_four"),
+                sources: &[adamant_shaders::FOUR, adamant_shaders::INDEX, $(adamant_shaders::$source),+],
+                workgroup: 64,
+            },
+        }
+    };
+}
+pub(crate) use by_four;
+
 /// A buffer of a dispatch, in binding order. Kernels bind what they read first, then what they
 /// write, then their `Params`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

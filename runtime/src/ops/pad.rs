@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::elementwise::in_parts;
-use super::launch::{Argument, Kernel, Launch, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
 use super::{Operation, View, ViewMut, arity};
 use crate::shape::Shape;
 
@@ -69,37 +69,38 @@ params! {
 }
 
 impl PadParams {
-    fn new(x: Shape, y: Shape, before: [usize; 3], step: [usize; 3], value: f32) -> Self {
-        Self {
+    /// The kernel and the parameters for `x` and `y`, and how many channels it handles at once.
+    fn pick(
+        kernels: &ByFour,
+        [x, y]: [Shape; 2],
+        before: [usize; 3],
+        step: [usize; 3],
+        value: f32,
+    ) -> (Kernel, Self, usize) {
+        let in_fours = [x.channels(), y.channels(), before[2]].iter().all(|c| c.is_multiple_of(4));
+        let (kernel, at_once) = kernels.pick(if in_fours && step[2] == 1 { 4 } else { 1 });
+        let parameters = Self {
             batch: x.batch() as u32,
             in_h: x.height() as u32,
             in_w: x.width() as u32,
-            in_c: x.channels() as u32,
+            in_c: (x.channels() / at_once) as u32,
             out_h: y.height() as u32,
             out_w: y.width() as u32,
-            out_c: y.channels() as u32,
+            out_c: (y.channels() / at_once) as u32,
             before_h: before[0] as u32,
             before_w: before[1] as u32,
-            before_c: before[2] as u32,
+            before_c: (before[2] / at_once) as u32,
             step_h: step[0] as u32,
             step_w: step[1] as u32,
             step_c: step[2] as u32,
             value,
-        }
+        };
+        (kernel, parameters, at_once)
     }
 }
 
-const PAD: Kernel = Kernel {
-    name: "pad",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::PAD_PARAMS, adamant_shaders::PAD],
-    workgroup: 64,
-};
-
-const SLICE: Kernel = Kernel {
-    name: "slice",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::PAD_PARAMS, adamant_shaders::SLICE],
-    workgroup: 64,
-};
+const PAD: ByFour = by_four!("pad", PAD_PARAMS, PAD);
+const SLICE: ByFour = by_four!("slice", PAD_PARAMS, SLICE);
 
 /// Attributes come from files, and kernels hold them in 32 bits.
 fn in_32_bits(attributes: [[usize; 3]; 3]) -> Result<(), String> {
@@ -135,8 +136,10 @@ impl Operation for Pad {
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
         let step = self.interior.map(|i| i + 1);
-        let parameters = PadParams::new(inputs[0], outputs[0], self.before, step, self.value);
-        Launch::single(PAD, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+        let shapes = [inputs[0], outputs[0]];
+        let (kernel, parameters, at_once) = PadParams::pick(&PAD, shapes, self.before, step, self.value);
+        let threads = outputs[0].len() / at_once;
+        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, threads)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -182,8 +185,10 @@ impl Operation for Slice {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters = PadParams::new(inputs[0], outputs[0], self.start, self.step, 0.0);
-        Launch::single(SLICE, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+        let shapes = [inputs[0], outputs[0]];
+        let (kernel, parameters, at_once) = PadParams::pick(&SLICE, shapes, self.start, self.step, 0.0);
+        let threads = outputs[0].len() / at_once;
+        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, threads)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::elementwise::in_parts;
-use super::launch::{Argument, Kernel, Launch, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
 use super::{Operation, View, ViewMut, arity, same, window_size};
 use crate::shape::Shape;
 
@@ -107,14 +107,15 @@ params! {
 }
 
 impl PoolParams {
-    fn new(window: &Window, x: Shape, y: Shape, include_pad: bool) -> Self {
+    /// For a kernel that handles `at_once` channels.
+    fn new(window: &Window, x: Shape, y: Shape, include_pad: bool, at_once: usize) -> Self {
         Self {
             batch: x.batch() as u32,
             in_h: x.height() as u32,
             in_w: x.width() as u32,
             out_h: y.height() as u32,
             out_w: y.width() as u32,
-            channels: x.channels() as u32,
+            channels: (x.channels() / at_once) as u32,
             kernel_h: window.kernel[0] as u32,
             kernel_w: window.kernel[1] as u32,
             stride_h: window.stride[0] as u32,
@@ -142,8 +143,8 @@ macro_rules! kernel {
 
 const MAX_POOL: Kernel = kernel!("max_pool", MAX_POOL);
 const MAX_POOL_GRAD: Kernel = kernel!("max_pool_grad", MAX_POOL_GRAD);
-const AVG_POOL: Kernel = kernel!("avg_pool", AVG_POOL);
-const AVG_POOL_GRAD: Kernel = kernel!("avg_pool_grad", AVG_POOL_GRAD);
+const AVG_POOL: ByFour = by_four!("avg_pool", POOL_PARAMS, AVG_POOL);
+const AVG_POOL_GRAD: ByFour = by_four!("avg_pool_grad", POOL_PARAMS, AVG_POOL_GRAD);
 
 /// Calls `f(image, row, column, values of all channels)` for each output pixel.
 fn pixels(y: &mut ViewMut<'_>, f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
@@ -163,7 +164,7 @@ impl Operation for MaxPool {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters = PoolParams::new(&self.window, inputs[0], outputs[0], false);
+        let parameters = PoolParams::new(&self.window, inputs[0], outputs[0], false, 1);
         Launch::single(MAX_POOL, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
     }
 
@@ -194,7 +195,7 @@ impl Operation for MaxPoolGrad {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters = PoolParams::new(&self.window, inputs[0], inputs[1], false);
+        let parameters = PoolParams::new(&self.window, inputs[0], inputs[1], false, 1);
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
         Launch::single(MAX_POOL_GRAD, &arguments, &parameters, outputs[0].len())
     }
@@ -250,8 +251,10 @@ impl Operation for AvgPool {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters = PoolParams::new(&self.window, inputs[0], outputs[0], self.count_include_pad);
-        Launch::single(AVG_POOL, &[Argument::Input(0), Argument::Output(0)], &parameters, outputs[0].len())
+        let (x, y) = (inputs[0], outputs[0]);
+        let (kernel, at_once) = AVG_POOL.pick(x.channels());
+        let parameters = PoolParams::new(&self.window, x, y, self.count_include_pad, at_once);
+        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, y.len() / at_once)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -282,14 +285,10 @@ impl Operation for AvgPoolGrad {
     }
 
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let parameters =
-            PoolParams::new(&self.pool.window, outputs[0], inputs[0], self.pool.count_include_pad);
-        Launch::single(
-            AVG_POOL_GRAD,
-            &[Argument::Input(0), Argument::Output(0)],
-            &parameters,
-            outputs[0].len(),
-        )
+        let (dy, x) = (inputs[0], outputs[0]);
+        let (kernel, at_once) = AVG_POOL_GRAD.pick(x.channels());
+        let parameters = PoolParams::new(&self.pool.window, x, dy, self.pool.count_include_pad, at_once);
+        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, x.len() / at_once)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

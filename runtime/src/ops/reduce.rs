@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::launch::{Argument, Kernel, Launch, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
 use super::{Operation, View, ViewMut, arity};
 use crate::shape::Shape;
 
@@ -17,11 +17,7 @@ params! {
     struct AddPartsParams { parts: u32, stride: u32, offset: u32, len: u32, factor: f32, }
 }
 
-const CHANNEL_SUM: Kernel = Kernel {
-    name: "channel_sum",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CHANNEL_SUM],
-    workgroup: 64,
-};
+const CHANNEL_SUM: ByFour = by_four!("channel_sum", CHANNEL_SUM);
 
 const ADD_PARTS: Kernel = Kernel {
     name: "add_parts",
@@ -57,10 +53,11 @@ pub(super) fn parts(pixels: usize, channels: usize) -> usize {
     THREADS.div_ceil(channels).clamp(1, pixels.div_ceil(16).max(1))
 }
 
-pub(super) fn channel_sum_params(x: Shape, parts: usize) -> ChannelSumParams {
+/// For a kernel that handles `at_once` channels.
+pub(super) fn channel_sum_params(x: Shape, parts: usize, at_once: usize) -> ChannelSumParams {
     ChannelSumParams {
         pixels: (x.len() / x.channels()) as u32,
-        channels: x.channels() as u32,
+        channels: (x.channels() / at_once) as u32,
         parts: parts as u32,
     }
 }
@@ -76,7 +73,9 @@ pub(super) fn channel_sum(
     let channels = x.channels();
     let parts = parts(x.len() / channels, channels);
     let partial = launch.scratch(parts * channels);
-    launch = launch.then(CHANNEL_SUM, &[from, partial], &channel_sum_params(x, parts), parts * channels);
+    let (kernel, at_once) = CHANNEL_SUM.pick(channels);
+    let parameters = channel_sum_params(x, parts, at_once);
+    launch = launch.then(kernel, &[from, partial], &parameters, parts * channels / at_once);
     add_parts(launch, partial, out, parts, channels, 0, channels, factor)
 }
 

@@ -131,6 +131,17 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("1x1, 32 to 16 channels, stride 2", [2, 7, 6, 32], [1, 1, 32, 16]).stride([2, 2]),
     Geometry::new("16 to 16 channels, 7x7, more padding than needed", [1, 6, 5, 16], [7, 7, 16, 16])
         .pads([6, 8, 7, 6]),
+    Geometry::new("3 to 16 channels, width 13", [2, 5, 13, 3], [3, 3, 3, 16]).pads([1; 4]),
+    Geometry::new("3 to 16 channels, 7x7, stride 2", [2, 11, 9, 3], [7, 7, 3, 16])
+        .stride([2, 2])
+        .pads([3; 4]),
+    Geometry::new("5 to 32 channels, asymmetric", [1, 6, 7, 5], [3, 2, 5, 32]).pads([1, 0, 2, 1]),
+    Geometry::new("one to 16 channels", [2, 9, 10, 1], [5, 5, 1, 16]),
+    Geometry::new("16 to 3 channels, width 13", [2, 5, 13, 16], [3, 3, 16, 3]).pads([1; 4]),
+    Geometry::new("8 to 2 channels, 5x3, stride 2", [2, 9, 11, 8], [5, 3, 8, 2])
+        .stride([2, 2])
+        .pads([2, 1, 2, 1]),
+    Geometry::new("4 to one channel", [3, 6, 9, 4], [3, 3, 4, 1]).pads([1; 4]),
     Geometry::new("linear, 64 to 32", [5, 1, 1, 64], [1, 1, 64, 32]),
     Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
     Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
@@ -168,6 +179,9 @@ pub fn fused() -> Vec<Case> {
         "width 17, three channels",
         "16 to 16 channels",
         "48 to 16 channels, width 13",
+        "3 to 16 channels, width 13",
+        "16 to 3 channels, width 13",
+        "4 to 4 channels",
         "16 to 32 channels, stride 2, odd sizes",
         "linear, 33 to 17",
     ];

@@ -1,0 +1,3 @@
+// What a kernel that is written for either handles at once: one channel.
+alias T = f32;
+
