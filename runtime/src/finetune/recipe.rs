@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::epsilon::EpsilonConfig;
 use super::schedule::Schedule;
 use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct Recipe {
     pub name: String,
     pub epochs: u32,
     pub attack: AttackConfig,
+    #[serde(default)]
+    pub epsilon: EpsilonConfig,
     pub loss: LossConfig,
     pub batchnorm: BatchNormConfig,
     pub optimizer: OptimizerConfig,
@@ -123,7 +126,11 @@ fn one() -> u32 {
 impl AttackConfig {
     /// The attack, or nothing for training on clean images.
     pub fn spec(&self) -> Option<AttackSpec> {
-        let eps = self.eps.0;
+        self.spec_at(self.eps.0)
+    }
+
+    /// The same attack in a ball of another radius, with a step in proportion.
+    pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
         let kind = match self.kind {
             AttackKind::None => return None,
             AttackKind::Fgsm => "fgsm",
@@ -132,7 +139,7 @@ impl AttackConfig {
         Some(AttackSpec {
             kind: kind.into(),
             ball: Ball { norm: self.norm, eps },
-            step: self.step.map_or(eps / 4.0, |s| s.0),
+            step: self.step.map_or(eps / 4.0, |step| step.0 * (eps / self.eps.0)),
             steps: self.steps,
             start: self.start,
             restarts: 1,
@@ -252,6 +259,7 @@ impl Recipe {
         if let Some(attack) = self.attack.spec() {
             attack.check()?;
         }
+        self.epsilon.check(&self.attack)?;
         if self.loss.kind == LossKind::Adversarial && self.attack.kind == AttackKind::None {
             return Err(Error::Config("loss.kind = adversarial needs an attack; attack.kind is none".into()));
         }
@@ -298,6 +306,10 @@ const KEYS: &[&str] = &[
     "attack.step",
     "attack.steps",
     "attack.start",
+    "epsilon.policy",
+    "epsilon.start",
+    "epsilon.end",
+    "epsilon.last",
     "loss.kind",
     "batchnorm.mode",
     "optimizer.kind",
@@ -395,8 +407,43 @@ mod tests {
         assert!(message("epochs=0").contains("epochs"));
         assert!(message("epochs=-1").contains("recipe aft"));
         assert!(message("nonsense").contains("KEY=VALUE"));
+        assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
+        assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));
+        assert!(message("epsilon.polcy=hinge").contains("did you mean 'epsilon.policy'"));
         let unknown = Recipe::load("atf", &[]).unwrap_err().to_string();
         assert!(unknown.contains("did you mean 'aft'"), "{unknown}");
+    }
+
+    #[test]
+    fn contradictory_radii_are_refused() {
+        let message = |recipe: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            Recipe::load(recipe, &settings).unwrap_err().to_string()
+        };
+        let hinge = "epsilon.policy=hinge";
+        assert!(message("standard", &[hinge]).contains("attack.kind is none"));
+        assert!(message("aft", &[hinge, "epsilon.end=1.5"]).contains("epsilon.end"));
+        assert!(message("aft", &[hinge, "epsilon.start=nan"]).contains("epsilon.start"));
+        assert!(message("aft", &[hinge, "epsilon.start=0.9"]).contains("epsilon.end = 0.75"));
+        let linear = "epsilon.policy=linear";
+        assert!(message("aft", &[linear, "epsilon.last=9/255"]).contains("hinge"));
+        assert!(message("aft", &[linear, "epsilon.start=0"]).contains("hinge"));
+    }
+
+    /// What was written before there was an `[epsilon]` still runs, and means the same.
+    #[test]
+    fn the_radius_is_fixed_unless_it_is_said() {
+        let recipe = Recipe::load("aft", &[]).unwrap();
+        let printed = recipe.to_toml();
+        let older = printed.replace("[epsilon]\npolicy = \"fixed\"\n", "");
+        assert_ne!(older, printed);
+        assert_eq!(Recipe::parse(&older, "older", &[]).unwrap(), recipe);
+        let spec = recipe.attack.spec_at(recipe.attack.eps.0 / 2.0).unwrap();
+        assert_eq!(spec.step, recipe.attack.spec().unwrap().step / 2.0);
+        let settings = ["attack.step=1/255".to_owned(), "attack.eps=4/255".to_owned()];
+        let attack = Recipe::load("aft", &settings).unwrap().attack;
+        assert_eq!(attack.spec_at(2.0 / 255.0).unwrap().step, 0.5 / 255.0);
+        assert_eq!(attack.spec().unwrap().step, 1.0 / 255.0);
     }
 
     #[test]

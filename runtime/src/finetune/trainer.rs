@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::recipe::{Augmentation, BatchNormTraining, LossKind, Recipe};
 use super::run::EpochMetrics;
-use crate::attacks::{Attack, AttackSpec, Objective};
+use crate::attacks::{AttackSpec, Objective};
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ pub struct Trainer<'a> {
     recipe: Recipe,
     options: TrainerOptions<'a>,
     optimizer: Optimizer,
-    attack: Option<Box<dyn Attack>>,
+    /// Selection measures with the attack that training meets, at its full radius.
     validation_attack: Option<AttackSpec>,
     augment: Option<Augment>,
     /// Sums over the epoch so far.
@@ -76,8 +76,6 @@ impl<'a> Trainer<'a> {
         let loss_sum = session.device().variable(1)?;
         let correct_sum = session.device().variable(1)?;
         Ok(Self {
-            attack: spec.as_ref().map(AttackSpec::build),
-            // Selection measures with the attack that training meets.
             validation_attack: spec,
             session,
             recipe,
@@ -125,15 +123,19 @@ impl<'a> Trainer<'a> {
             },
         )?;
         let batches = loader.len();
-        let (mut images, mut loss, mut accuracy, mut rate) = (0, 0.0, 0.0, 0.0);
+        let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
+        let epochs = f64::from(self.recipe.epochs);
+        let eps = self.recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
         for (index, batch) in loader.enumerate() {
             if self.options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             let time = f64::from(epoch) + index as f64 / batches as f64;
-            rate = self.recipe.schedule.rate(time, f64::from(self.recipe.epochs));
-            self.train_on(&batch, rate)?;
+            rate = self.recipe.schedule.rate(time, epochs);
+            let radius = self.recipe.epsilon.radius(eps, time, epochs);
+            self.train_on(&batch, rate, radius)?;
             images += batch.labels.len();
+            radii += f64::from(radius) * batch.labels.len() as f64;
             let sum = self.session.device().read(self.loss_sum)?[0];
             let correct = self.session.device().read(self.correct_sum)?[0];
             if !sum.is_finite() {
@@ -159,20 +161,24 @@ impl<'a> Trainer<'a> {
             train_accuracy: accuracy,
             clean_accuracy: clean,
             robust_accuracy: robust,
-            mean_eps: f64::from(self.attack.as_ref().map_or(0.0, |a| a.ball().eps)),
+            mean_eps: radii / images as f64,
             seconds,
             images_per_second: images as f64 / seconds,
         })
     }
 
-    fn train_on(&mut self, batch: &Batch, rate: f64) -> Result<()> {
+    fn train_on(&mut self, batch: &Batch, rate: f64, radius: f32) -> Result<()> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
-        if let Some(attack) = &self.attack {
+        if let Some(attack) = self.recipe.attack.spec_at(radius) {
             let (seed, epoch) = (self.options.seed, self.epochs_done);
             let mut objective =
                 Objective::new(&mut self.session, count, seed, Purpose::TrainingAttackStart, epoch);
-            attack.perturb(&mut objective)?;
+            match radius {
+                // A ball of one point: the steps of an attack would lead nowhere.
+                0.0 => objective.start_clean()?,
+                _ => attack.build().perturb(&mut objective)?,
+            }
         }
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, rate, self.step);
