@@ -4,6 +4,7 @@
 mod activation;
 mod add;
 mod attack;
+mod average;
 mod batch_norm;
 mod batch_norm_train;
 mod channel_affine;
@@ -13,8 +14,13 @@ mod conv2d_grad_weight;
 mod cross_entropy;
 mod elementwise;
 mod flatten;
+mod image_sum;
+mod largest_other;
 mod launch;
+mod log_softmax;
+mod map;
 mod matrix;
+mod multiply;
 mod normalize;
 mod optimizer;
 mod pad;
@@ -26,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use activation::{Relu, ReluGrad};
 pub use add::Add;
 pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
+pub use average::Average;
 pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
 pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
@@ -35,7 +42,12 @@ pub use conv2d_grad_weight::Conv2dGradWeight;
 pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
 pub use flatten::{Flatten, Unflatten};
+pub use image_sum::{ImageSpread, ImageSum};
+pub use largest_other::{LargestOther, LargestOtherGrad};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
+pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
+pub use map::{Function, Map};
+pub use multiply::Multiply;
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
@@ -150,6 +162,16 @@ operations! {
     /// Updates.
     Sgd,
     Adam,
+    /// Losses composed of several operations, and averages of weights.
+    Multiply,
+    Map,
+    ImageSum,
+    ImageSpread,
+    LogSoftmax,
+    LogSoftmaxGrad,
+    LargestOther,
+    LargestOtherGrad,
+    Average,
 }
 
 impl Op {

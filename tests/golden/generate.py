@@ -159,6 +159,9 @@ def write_tiny_resnet():
 # --- training ------------------------------------------------------------------
 
 
+CLIP = 2.45
+
+
 def write_training():
     batches = [batch(100 + i) for i in range(10)]
     out = {}
@@ -172,22 +175,28 @@ def write_training():
         "sgd_nesterov": lambda p: torch.optim.SGD(p, nesterov=True, **sgd),
         "adam": lambda p: torch.optim.Adam(p, **adam),
         "adam_wd": lambda p: torch.optim.Adam(p, weight_decay=1e-2, **adam),
+        # Some of its gradients are longer than the bound, some are not.
+        "sgd_clip": lambda p: torch.optim.SGD(p, **sgd),
     }
     for run, make in runs.items():
         net = tiny_resnet().double().train()
         opt = make(net.parameters())
-        losses = []
+        losses, lengths = [], []
         for x, labels in batches:
             opt.zero_grad()
             loss = F.cross_entropy(net(x.double()), labels)
             loss.backward()
+            if run == "sgd_clip":
+                lengths.append(nn.utils.clip_grad_norm_(net.parameters(), CLIP))
             opt.step()
             losses.append(loss.detach())
         out[f"{run}.loss"] = torch.stack(losses)
-        if run in ("sgd", "adam"):
+        if run in ("sgd", "adam", "sgd_clip"):
             for name, value in net.state_dict().items():
                 if "num_batches" not in name:
                     out[f"{run}.final.{name}"] = value
+        if run == "sgd_clip":
+            assert min(lengths) < CLIP < max(lengths), lengths
     save("training.safetensors", out)
 
 

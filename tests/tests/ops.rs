@@ -109,6 +109,17 @@ fn not_a_number_stays_visible() {
         let max = on_cpu(Op::MaxPool(adamant::op::MaxPool { window }), &[(image, &values)]);
         assert!(max[0].is_nan(), "{values:?}");
     }
+    use adamant::op::{Function, LargestOther, LogSoftmax, Map};
+    for function in [Function::Exp, Function::Abs, Function::Sign, Function::SquareRoot] {
+        let y = on_cpu(Op::Map(Map::plain(function)), &[(row, &[1.0, f32::NAN, 0.0])]);
+        assert!(y[1].is_nan() && !y[0].is_nan(), "{function:?}");
+    }
+    let logits = [f32::NAN, 2.0, 1.0];
+    assert!(on_cpu(Op::LogSoftmax(LogSoftmax), &[(row, &logits)]).iter().all(|y| y.is_nan()));
+    let rival =
+        |label: f32| on_cpu(Op::LargestOther(LargestOther), &[(row, &logits), (Shape::SCALAR, &[label])])[0];
+    assert!(rival(f32::from_bits(1)).is_nan());
+    assert_eq!(rival(f32::from_bits(0)), 2.0, "the label's own value does not count");
 }
 
 /// What a user can compute on paper.

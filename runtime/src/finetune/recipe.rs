@@ -318,6 +318,7 @@ const KEYS: &[&str] = &[
     "optimizer.beta1",
     "optimizer.beta2",
     "optimizer.weight_decay",
+    "optimizer.clip",
     "schedule.kind",
     "schedule.start",
     "schedule.peak",
@@ -407,6 +408,7 @@ mod tests {
         assert!(message("epochs=0").contains("epochs"));
         assert!(message("epochs=-1").contains("recipe aft"));
         assert!(message("nonsense").contains("KEY=VALUE"));
+        assert!(message("optimizer.clip=0").contains("optimizer.clip"));
         assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
         assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));
         assert!(message("epsilon.polcy=hinge").contains("did you mean 'epsilon.policy'"));
