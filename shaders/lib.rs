@@ -70,3 +70,4 @@ pub const LOG_SOFTMAX_GRAD: &str = include_str!("log_softmax_grad.wgsl");
 pub const LARGEST_OTHER: &str = include_str!("largest_other.wgsl");
 pub const LARGEST_OTHER_GRAD: &str = include_str!("largest_other_grad.wgsl");
 pub const AVERAGE: &str = include_str!("average.wgsl");
+pub const NORMAL_START: &str = include_str!("normal_start.wgsl");

@@ -1,5 +1,5 @@
 // y = f(scale * x + shift), with f by its number: 0 exp, 1 log, 2 abs, 3 sign, 4 square root,
-// 5 reciprocal.
+// 5 reciprocal, 6 identity.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
@@ -48,8 +48,11 @@ fn main(
         case 4u: {
             y[i] = sqrt(u);
         }
-        default: {
+        case 5u: {
             y[i] = 1.0 / u;
+        }
+        default: {
+            y[i] = u;
         }
     }
 }

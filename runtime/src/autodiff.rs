@@ -160,19 +160,25 @@ fn rules(
         Op::Map(map) => {
             let of_input = |function| Op::Map(Map { function, ..*map });
             let (slope, factor) = match map.function {
-                Function::Exp => (y[0], map.scale),
+                Function::Exp => (Some(y[0]), map.scale),
                 // f' = 1 / u
-                Function::Log => (g.add(of_input(Function::Reciprocal), &[x[0]])?, map.scale),
-                Function::Abs => (g.add(of_input(Function::Sign), &[x[0]])?, map.scale),
-                Function::Sign => (g.add(Op::Fill(Fill { value: 0.0, shape: g.shape(dy) }), &[])?, 0.0),
+                Function::Log => (Some(g.add(of_input(Function::Reciprocal), &[x[0]])?), map.scale),
+                Function::Abs => (Some(g.add(of_input(Function::Sign), &[x[0]])?), map.scale),
+                Function::Sign => {
+                    return Err(Error::NotDifferentiable { op: "Sign", node: node.label.clone() });
+                }
                 // f' = 1 / (2 y)
                 Function::SquareRoot => {
-                    (g.add(Op::Map(Map::plain(Function::Reciprocal)), &[y[0]])?, 0.5 * map.scale)
+                    (Some(g.add(Op::Map(Map::plain(Function::Reciprocal)), &[y[0]])?), 0.5 * map.scale)
                 }
                 // f' = -y * y
-                Function::Reciprocal => (g.add(Op::Multiply(Multiply), &[y[0], y[0]])?, -map.scale),
+                Function::Reciprocal => (Some(g.add(Op::Multiply(Multiply), &[y[0], y[0]])?), -map.scale),
+                Function::Identity => (None, map.scale),
             };
-            let product = g.add(Op::Multiply(Multiply), &[dy, slope])?;
+            let product = match slope {
+                Some(slope) => g.add(Op::Multiply(Multiply), &[dy, slope])?,
+                None => dy,
+            };
             out.push((0, g.add(Op::Scale(Scale { factor }), &[product])?));
         }
         // y[n] = factor * sum over i of x[n,i]

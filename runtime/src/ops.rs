@@ -21,6 +21,7 @@ mod log_softmax;
 mod map;
 mod matrix;
 mod multiply;
+mod normal_start;
 mod normalize;
 mod optimizer;
 mod pad;
@@ -48,6 +49,7 @@ pub use launch::{Argument, Dispatch, Kernel, Launch};
 pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
 pub use map::{Function, Map};
 pub use multiply::Multiply;
+pub use normal_start::NormalStart;
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
@@ -172,6 +174,7 @@ operations! {
     LargestOther,
     LargestOtherGrad,
     Average,
+    NormalStart,
 }
 
 impl Op {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use adamant::finetune::{EpochMetrics, Recipe, Trainer, TrainerOptions};
+use adamant::finetune::{EpochMetrics, PRESETS, Recipe, Trainer, TrainerOptions};
 use adamant::package::TrainingState;
 use adamant::{Architecture, Dataset, Device, Model, Purpose, Session, Stream, Tensor};
 
@@ -121,4 +121,31 @@ fn a_hinge_at_the_start_is_the_fixed_radius_bit_for_bit() {
 fn resumed_runs_are_bit_equal() {
     resumes_exactly(&recipe("aft", &["epsilon.policy=hinge"]));
     resumes_exactly(&recipe("madry", &["epsilon.policy=linear", "epsilon.last=1/255", "epsilon.end=0.75"]));
+}
+
+/// Every preset trains, changes the weights, and continues bit for bit.
+#[test]
+fn presets_train_and_resume() {
+    for preset in PRESETS {
+        let recipe = recipe(preset.name, &[]);
+        let (weights, metrics) = run(&recipe);
+        assert_ne!(weights, model().values, "{}", preset.name);
+        assert!(metrics.iter().all(|m| m.loss.is_finite() && m.loss > 0.0), "{}: {metrics:?}", preset.name);
+        resumes_exactly(&recipe);
+    }
+}
+
+#[test]
+fn recipes_with_different_losses_differ() {
+    let presets = ["madry", "mixed", "trades", "mart", "alp"];
+    let same = ["attack.eps=8/255", "attack.step=2/255", "attack.start=random", "optimizer.weight_decay=0"];
+    let weights: Vec<Vec<Tensor>> = presets.iter().map(|name| run(&recipe(name, &same)).0).collect();
+    for (i, a) in weights.iter().enumerate() {
+        for (b, name) in weights.iter().zip(presets).skip(i + 1) {
+            assert_ne!(a, b, "{} and {name}", presets[i]);
+        }
+    }
+    // With no weight on what is adversarial, the gradient is that of clean images, bit for bit.
+    let clean = recipe("madry", &["attack.kind=none", "loss.kind=clean"]);
+    assert_eq!(run(&recipe("mixed", &["loss.beta=0"])).0[0], run(&clean).0[0]);
 }

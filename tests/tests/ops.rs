@@ -142,7 +142,7 @@ fn attack_steps_stay_in_the_ball_and_the_box() {
     let mut cpu = Device::cpu();
     let mut failures = Failures::new();
     for case in cases::attack::cases() {
-        if let Op::AttackStep(_) | Op::AttackStart(_) = case.op {
+        if let Op::AttackStep(_) | Op::AttackStart(_) | Op::NormalStart(_) = case.op {
             failures.check(&case.name, stays_inside(&case, &mut cpu));
         }
     }
@@ -156,6 +156,7 @@ fn stays_inside(case: &Case, cpu: &mut Device) -> Result<(), String> {
     let (norm, position) = match case.op {
         Op::AttackStart(AttackStart { norm }) => (norm, 1),
         Op::AttackStep(AttackStep { norm }) => (norm, 2),
+        Op::NormalStart(_) => (Norm::Linf, 1),
         _ => return Err("not an attack".into()),
     };
     let radius = case.inputs[position].values(&case.stream(), position);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::epsilon::EpsilonConfig;
+use super::loss::LossConfig;
 use super::schedule::Schedule;
 use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
 use crate::error::{Error, Result};
@@ -27,6 +28,31 @@ pub const PRESETS: &[Preset] = &[
         name: "madry",
         summary: "PGD adversarial training (Madry et al., 2018)",
         toml: include_str!("recipes/madry.toml"),
+    },
+    Preset {
+        name: "mixed",
+        summary: "clean and adversarial images, half each (DRA, equation 4)",
+        toml: include_str!("recipes/mixed.toml"),
+    },
+    Preset {
+        name: "rst",
+        summary: "clean images, and adversarial ones with a weight (robust self-training, DRA, equation 5)",
+        toml: include_str!("recipes/rst.toml"),
+    },
+    Preset {
+        name: "trades",
+        summary: "cross-entropy on clean images, KL to adversarial ones (Zhang et al., 2019)",
+        toml: include_str!("recipes/trades.toml"),
+    },
+    Preset {
+        name: "mart",
+        summary: "boosted cross-entropy, and KL where the model is in doubt (Wang et al., 2020)",
+        toml: include_str!("recipes/mart.toml"),
+    },
+    Preset {
+        name: "alp",
+        summary: "adversarial logit pairing (Kannan et al., 2018)",
+        toml: include_str!("recipes/alp.toml"),
     },
     Preset {
         name: "aft",
@@ -58,6 +84,17 @@ pub enum AttackKind {
     None,
     Fgsm,
     Pgd,
+}
+
+/// What the attack of training raises. The loss of training is chosen apart from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttackObjective {
+    /// The cross-entropy of the label.
+    #[default]
+    Ce,
+    /// The divergence from the prediction for the clean image (TRADES).
+    Kl,
 }
 
 /// A number that may be written as a fraction: `8/255`.
@@ -109,6 +146,8 @@ pub struct AttackConfig {
     pub steps: u32,
     #[serde(default)]
     pub start: Start,
+    #[serde(default)]
+    pub objective: AttackObjective,
 }
 
 fn linf() -> Norm {
@@ -145,21 +184,6 @@ impl AttackConfig {
             restarts: 1,
         })
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Cross-entropy on clean images.
-    Clean,
-    /// Cross-entropy on adversarial images.
-    Adversarial,
-}
-
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossConfig {
-    pub kind: LossKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -259,15 +283,16 @@ impl Recipe {
         if let Some(attack) = self.attack.spec() {
             attack.check()?;
         }
-        self.epsilon.check(&self.attack)?;
-        if self.loss.kind == LossKind::Adversarial && self.attack.kind == AttackKind::None {
-            return Err(Error::Config("loss.kind = adversarial needs an attack; attack.kind is none".into()));
-        }
-        if self.loss.kind == LossKind::Clean && self.attack.kind != AttackKind::None {
+        let at_the_top = self.attack.start == Start::Clean || self.attack.kind == AttackKind::Fgsm;
+        if self.attack.objective == AttackObjective::Kl && at_the_top {
             return Err(Error::Config(
-                "loss.kind = clean trains on clean images only; set attack.kind = none, or loss.kind = adversarial".into(),
+                "attack.objective = kl has no gradient at the clean image; set attack.kind = pgd and \
+                 attack.start = random or normal"
+                    .into(),
             ));
         }
+        self.epsilon.check(&self.attack)?;
+        self.loss.check(&self.attack)?;
         if self.data.batch == 0 {
             return Err(Error::Config("data.batch is at least 1".into()));
         }
@@ -306,11 +331,13 @@ const KEYS: &[&str] = &[
     "attack.step",
     "attack.steps",
     "attack.start",
+    "attack.objective",
     "epsilon.policy",
     "epsilon.start",
     "epsilon.end",
     "epsilon.last",
     "loss.kind",
+    "loss.beta",
     "batchnorm.mode",
     "optimizer.kind",
     "optimizer.momentum",
@@ -408,6 +435,9 @@ mod tests {
         assert!(message("epochs=0").contains("epochs"));
         assert!(message("epochs=-1").contains("recipe aft"));
         assert!(message("nonsense").contains("KEY=VALUE"));
+        assert!(message("loss.beta=1").contains("second term"));
+        assert!(message("loss.kind=tradse").contains("trades"));
+        assert!(message("attack.objective=dlr").contains("kl"));
         assert!(message("optimizer.clip=0").contains("optimizer.clip"));
         assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
         assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));

@@ -4,20 +4,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::recipe::{Augmentation, BatchNormTraining, LossKind, Recipe};
+use super::adversary::Adversary;
+use super::loss::BatchLoss;
+use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
-use crate::attacks::{AttackSpec, Objective};
+use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::graph::Variable;
 use crate::network::BatchNormMode;
-use crate::ops::{Accumulate, Correct, CrossEntropy, Op, Sum};
+use crate::ops::{Accumulate, Correct, Op, Sum};
 use crate::optim::Optimizer;
 use crate::package::TrainingState;
-use crate::random::Purpose;
-use crate::session::{Images, Session};
+use crate::session::Session;
 use crate::shape::{Shape, Tensor};
 
 /// What a trainer needs besides the recipe.
@@ -45,6 +46,7 @@ pub struct Trainer<'a> {
     recipe: Recipe,
     options: TrainerOptions<'a>,
     optimizer: Optimizer,
+    adversary: Adversary,
     /// Selection measures with the attack that training meets, at its full radius.
     validation_attack: Option<AttackSpec>,
     augment: Option<Augment>,
@@ -62,6 +64,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::Config("there are no training images".into()));
         }
         let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
+        let adversary = Adversary::new(&recipe.attack, &mut session)?;
         let spec = recipe.attack.spec();
         let small = options.train.shape[0] == 1;
         let augment = match recipe.data.augment {
@@ -81,6 +84,7 @@ impl<'a> Trainer<'a> {
             recipe,
             options,
             optimizer,
+            adversary,
             augment,
             loss_sum,
             correct_sum,
@@ -170,30 +174,17 @@ impl<'a> Trainer<'a> {
     fn train_on(&mut self, batch: &Batch, rate: f64, radius: f32) -> Result<()> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
-        if let Some(attack) = self.recipe.attack.spec_at(radius) {
-            let (seed, epoch) = (self.options.seed, self.epochs_done);
-            let mut objective =
-                Objective::new(&mut self.session, count, seed, Purpose::TrainingAttackStart, epoch);
-            match radius {
-                // A ball of one point: the steps of an attack would lead nowhere.
-                0.0 => objective.start_clean()?,
-                _ => attack.build().perturb(&mut objective)?,
-            }
-        }
+        self.adversary.perturb(&mut self.session, count, self.options.seed, self.epochs_done, radius)?;
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, rate, self.step);
-        let images = match self.recipe.loss.kind {
-            LossKind::Clean => Images::Clean,
-            LossKind::Adversarial => Images::Adversarial,
-        };
         let mode = match self.recipe.batchnorm.mode {
             BatchNormTraining::Train => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
         };
         let (optimizer, loss_sum, correct_sum) = (&self.optimizer, self.loss_sum, self.correct_sum);
+        let loss = &self.recipe.loss;
         self.session.run("train", count, |m| {
-            let logits = m.logits(images, mode)?;
-            let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
+            let BatchLoss { losses, logits } = loss.add(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
             let trainable = optimizer.trainable(m);
             let gradients = differentiate(&mut m.graph, mean, &trainable)?;

@@ -26,6 +26,7 @@ pub enum Function {
     Sign,
     SquareRoot,
     Reciprocal,
+    Identity,
 }
 
 impl Function {
@@ -40,6 +41,7 @@ impl Function {
             Self::Sign => u,
             Self::SquareRoot => u.sqrt(),
             Self::Reciprocal => 1.0 / u,
+            Self::Identity => u,
         }
     }
 }

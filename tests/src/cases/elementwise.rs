@@ -91,6 +91,7 @@ fn maps() -> Vec<Case> {
         case("large and small", Function::SquareRoot, Input::Given(x, vec![-0.125, 0.0, 1e4, 1e-4])),
         case("positive values", Function::Reciprocal, positive),
         case("both signs", Function::Reciprocal, Input::Given(x, vec![-5.0, 5.0, 1e6, -1e6])),
+        case("both signs", Function::Identity, normal(x)),
         exact("both signs", Function::Abs, signs.clone()),
         exact("both signs", Function::Sign, signs),
         case("past one grid row", Function::Abs, spread_over(Shape::vector(PAST_ONE_GRID_ROW), -1.0, 1.0)),
