@@ -43,18 +43,41 @@ pub struct Objective<'a> {
     seed: u64,
     purpose: Purpose,
     epoch: u32,
+    /// Radius and step length of each image, where they differ from image to image.
+    balls: Option<&'a [(f32, f32)]>,
+    /// What computes the gradient, where it is not that of the cross-entropy.
+    gradient: Option<&'a GradientOf>,
 }
+
+/// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
+/// session, into [`Buffers::gradient`](crate::Buffers::gradient).
+pub type GradientOf = dyn Fn(&mut Session, usize) -> Result<()>;
 
 impl<'a> Objective<'a> {
     /// An objective on the loaded batch of `count` images. Random starts are a function of `seed`,
     /// `purpose`, `epoch`, the restart, and each image's data set index.
     pub fn new(session: &'a mut Session, count: usize, seed: u64, purpose: Purpose, epoch: u32) -> Self {
-        Self { session, count, seed, purpose, epoch }
+        Self { session, count, seed, purpose, epoch, balls: None, gradient: None }
+    }
+
+    /// Gives each image its own radius and step length, whatever ball the attack sets.
+    pub fn with_balls(mut self, balls: &'a [(f32, f32)]) -> Self {
+        self.balls = Some(balls);
+        self
+    }
+
+    /// Follows the gradient of another loss than the cross-entropy.
+    pub fn with_gradient(mut self, gradient: &'a GradientOf) -> Self {
+        self.gradient = Some(gradient);
+        self
     }
 
     /// Sets the ball, and the step length that [`Objective::step`] takes.
     pub fn set_ball(&mut self, ball: &Ball, step: f32) {
-        self.session.set_ball(ball.eps, step);
+        match self.balls {
+            Some(balls) => self.session.set_balls(balls),
+            None => self.session.set_ball(ball.eps, step),
+        }
     }
 
     /// Starts from the clean images.
@@ -68,9 +91,18 @@ impl<'a> Objective<'a> {
         self.session.start_random(self.count, norm, stream.key)
     }
 
+    /// Starts from the clean images and normal noise of deviation 0.001.
+    pub fn start_normal(&mut self, restart: u32) -> Result<()> {
+        let stream = Stream::new(self.seed, self.purpose, self.epoch, restart);
+        self.session.start_normal(self.count, stream.key)
+    }
+
     /// Computes the gradient of the summed loss at the adversarial images.
     pub fn gradient(&mut self) -> Result<()> {
-        self.session.gradient(self.count)
+        match self.gradient {
+            Some(gradient) => gradient(self.session, self.count),
+            None => self.session.gradient(self.count),
+        }
     }
 
     /// Moves the adversarial images along the gradient, staying in the ball and in [0, 1].

@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Storage, ValueId};
 use crate::ops::{
     Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad,
-    ChannelSum, Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, MaxPoolGrad, NormalizeGrad, Op,
-    ReluGrad, Scale, Spread, Sum, Unflatten,
+    ChannelSum, Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, Function, ImageSpread, ImageSum,
+    LargestOtherGrad, LogSoftmaxGrad, Map, MaxPoolGrad, Multiply, NormalizeGrad, Op, ReluGrad, Scale, Spread,
+    Sum, Unflatten,
 };
 use crate::shape::Shape;
 
@@ -147,6 +148,53 @@ fn rules(
         Op::Spread(spread) => out.push((0, g.add(Op::Sum(Sum { factor: spread.factor }), &[dy])?)),
         Op::Scale(scale) => out.push((0, g.add(Op::Scale(Scale { factor: scale.factor }), &[dy])?)),
         Op::Copy(_) => out.push((0, dy)),
+        // y = a * b
+        Op::Multiply(_) => {
+            for (i, other) in [(0, x[1]), (1, x[0])] {
+                if needs(i) {
+                    out.push((i, g.add(Op::Multiply(Multiply), &[dy, other])?));
+                }
+            }
+        }
+        // y = f(u), u = scale * x + shift: dx = dy * scale * f'(u)
+        Op::Map(map) => {
+            let of_input = |function| Op::Map(Map { function, ..*map });
+            let (slope, factor) = match map.function {
+                Function::Exp => (Some(y[0]), map.scale),
+                // f' = 1 / u
+                Function::Log => (Some(g.add(of_input(Function::Reciprocal), &[x[0]])?), map.scale),
+                Function::Abs => (Some(g.add(of_input(Function::Sign), &[x[0]])?), map.scale),
+                Function::Sign => {
+                    return Err(Error::NotDifferentiable { op: "Sign", node: node.label.clone() });
+                }
+                // f' = 1 / (2 y)
+                Function::SquareRoot => {
+                    (Some(g.add(Op::Map(Map::plain(Function::Reciprocal)), &[y[0]])?), 0.5 * map.scale)
+                }
+                // f' = -y * y
+                Function::Reciprocal => (Some(g.add(Op::Multiply(Multiply), &[y[0], y[0]])?), -map.scale),
+                Function::Identity => (None, map.scale),
+            };
+            let product = match slope {
+                Some(slope) => g.add(Op::Multiply(Multiply), &[dy, slope])?,
+                None => dy,
+            };
+            out.push((0, g.add(Op::Scale(Scale { factor }), &[product])?));
+        }
+        // y[n] = factor * sum over i of x[n,i]
+        Op::ImageSum(sum) => {
+            let op = ImageSpread { factor: sum.factor, shape: g.shape(x[0]) };
+            out.push((0, g.add(Op::ImageSpread(op), &[dy])?));
+        }
+        Op::ImageSpread(spread) => {
+            out.push((0, g.add(Op::ImageSum(ImageSum { factor: spread.factor }), &[dy])?));
+        }
+        // dz = dy - softmax(z) * sum of dy
+        Op::LogSoftmax(_) => out.push((0, g.add(Op::LogSoftmaxGrad(LogSoftmaxGrad), &[y[0], dy])?)),
+        // dy goes to the class that is the largest
+        Op::LargestOther(_) => {
+            out.push((0, g.add(Op::LargestOtherGrad(LargestOtherGrad), &[x[0], x[1], dy])?));
+        }
         op => return Err(Error::NotDifferentiable { op: op.name(), node: node.label.clone() }),
     }
     Ok(out.into_iter().filter(|&(i, _)| needs(i)).collect())

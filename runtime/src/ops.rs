@@ -4,6 +4,7 @@
 mod activation;
 mod add;
 mod attack;
+mod average;
 mod batch_norm;
 mod batch_norm_train;
 mod channel_affine;
@@ -17,7 +18,13 @@ mod direct_weight;
 mod elementwise;
 mod flatten;
 mod fold_batch_norm;
+mod image_sum;
+mod largest_other;
 mod launch;
+mod log_softmax;
+mod map;
+mod multiply;
+mod normal_start;
 mod normalize;
 mod optimizer;
 mod pad;
@@ -31,6 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use activation::{Relu, ReluGrad};
 pub use add::Add;
 pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
+pub use average::Average;
 pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
 pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
@@ -42,7 +50,13 @@ pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
 pub use flatten::{Flatten, Unflatten};
 pub use fold_batch_norm::FoldBatchNorm;
+pub use image_sum::{ImageSpread, ImageSum};
+pub use largest_other::{LargestOther, LargestOtherGrad};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
+pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
+pub use map::{Function, Map};
+pub use multiply::Multiply;
+pub use normal_start::NormalStart;
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
@@ -162,6 +176,17 @@ operations! {
     FusedConv2d,
     FoldBatchNorm,
     TransposeWeight,
+    /// Losses composed of several operations, and averages of weights.
+    Multiply,
+    Map,
+    ImageSum,
+    ImageSpread,
+    LogSoftmax,
+    LogSoftmaxGrad,
+    LargestOther,
+    LargestOtherGrad,
+    Average,
+    NormalStart,
 }
 
 impl Op {

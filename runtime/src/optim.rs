@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::graph::{ValueId, Variable};
-use crate::ops::{Adam, Op, Sgd};
+use crate::graph::{Graph, ValueId, Variable};
+use crate::ops::{Adam, Add, Function, Map, Multiply, Op, Relu, Scale, Sgd, Spread, Sum};
 use crate::session::{ModelGraph, Session};
 use crate::shape::Shape;
 
@@ -23,6 +23,10 @@ pub struct OptimizerConfig {
     pub beta2: f32,
     /// Applies to every parameter that trains, as in PyTorch.
     pub weight_decay: f32,
+    /// Largest length of the gradient of all parameters together; a longer one is shortened to it
+    /// (`torch.nn.utils.clip_grad_norm_`). No bound when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,6 +46,7 @@ impl Default for OptimizerConfig {
             beta1: 0.9,
             beta2: 0.999,
             weight_decay: 0.0,
+            clip: None,
         }
     }
 }
@@ -59,6 +64,11 @@ impl OptimizerConfig {
             return Err(Error::Config(format!(
                 "optimizer.weight_decay = {}: it is not negative",
                 self.weight_decay
+            )));
+        }
+        if let Some(clip) = self.clip.filter(|c| !(c.is_finite() && *c > 0.0)) {
+            return Err(Error::Config(format!(
+                "optimizer.clip = {clip}: the largest length of a gradient is above 0; leave it out for no bound"
             )));
         }
         if self.nesterov && self.momentum == 0.0 {
@@ -104,7 +114,11 @@ impl Optimizer {
     /// Adds the update of every parameter; `gradients` are in the order of [`Optimizer::trainable`].
     pub fn update(&self, model: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
         let c = &self.config;
-        for ((i, state), &gradient) in self.states.iter().zip(gradients) {
+        let gradients = match c.clip {
+            Some(longest) => clip(&mut model.graph, gradients, longest)?,
+            None => gradients.to_vec(),
+        };
+        for ((i, state), gradient) in self.states.iter().zip(gradients) {
             let shape = model.network.parameters[*i].shape;
             model.graph.set_label(&format!("update {}", model.network.parameters[*i].name));
             let mut targets = vec![model.parameters[*i]];
@@ -164,6 +178,33 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+/// Gradients times `min(1, longest / (length + 1e-6))`, where `length` is that of all of them together.
+fn clip(g: &mut Graph, gradients: &[ValueId], longest: f32) -> Result<Vec<ValueId>> {
+    g.set_label("clip");
+    let mut squares: Option<ValueId> = None;
+    for &gradient in gradients {
+        let square = g.add(Op::Multiply(Multiply), &[gradient, gradient])?;
+        let sum = g.add(Op::Sum(Sum { factor: 1.0 }), &[square])?;
+        squares = Some(match squares {
+            Some(earlier) => g.add(Op::Add(Add), &[earlier, sum])?,
+            None => sum,
+        });
+    }
+    let Some(squares) = squares else { return Ok(Vec::new()) };
+    let length = g.add(Op::Map(Map::plain(Function::SquareRoot)), &[squares])?;
+    let inverse = Map { function: Function::Reciprocal, scale: 1.0, shift: 1e-6 };
+    let inverse = g.add(Op::Map(inverse), &[length])?;
+    let factor = g.add(Op::Scale(Scale { factor: longest }), &[inverse])?;
+    let factor = g.add(Op::Relu(Relu { max: 1.0 }), &[factor])?;
+    gradients
+        .iter()
+        .map(|&gradient| {
+            let factor = g.add(Op::Spread(Spread { factor: 1.0, shape: g.shape(gradient) }), &[factor])?;
+            g.add(Op::Multiply(Multiply), &[gradient, factor])
+        })
+        .collect()
 }
 
 fn state_name(parameter: &str, index: usize) -> String {

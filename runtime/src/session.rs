@@ -9,7 +9,9 @@ use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::model::Model;
 use crate::network::{BatchNormMode, Network};
-use crate::ops::{AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, Normalize, Op, Sum};
+use crate::ops::{
+    AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, NormalStart, Normalize, Op, Sum,
+};
 use crate::shape::{Shape, Tensor};
 
 /// Which images a forward pass sees.
@@ -27,6 +29,7 @@ enum Task {
     Gradient,
     StartClean,
     StartRandom(Norm),
+    StartNormal,
     Step(Norm),
     KeepWorst,
     TakeWorst,
@@ -279,6 +282,28 @@ impl Session {
             ];
             m.graph.update(Op::AttackStart(AttackStart { norm }), &inputs, &[m.adversarial])
         })
+    }
+
+    /// Adversarial images := the clean images and a little normal noise.
+    pub(crate) fn start_normal(&mut self, count: usize, key: [u32; 2]) -> Result<()> {
+        self.device.write_integers(self.buffers.key, &key);
+        self.run_task(Task::StartNormal, count, |m| {
+            let one = Shape::per_image(count);
+            let inputs = [
+                m.images,
+                m.graph.variable(m.buffers.radius, one),
+                m.graph.variable(m.buffers.indices, one),
+                m.graph.variable(m.buffers.key, Shape::vector(2)),
+            ];
+            m.graph.update(Op::NormalStart(NormalStart { deviation: 1e-3 }), &inputs, &[m.adversarial])
+        })
+    }
+
+    /// Radius of the ball and step length of each image of the batch.
+    pub(crate) fn set_balls(&mut self, balls: &[(f32, f32)]) {
+        let (radius, step): (Vec<f32>, Vec<f32>) = balls.iter().copied().unzip();
+        self.device.write(self.buffers.radius, &radius);
+        self.device.write(self.buffers.step, &step);
     }
 
     /// Radius of the ball and step length, the same for each image of the batch.

@@ -159,6 +159,9 @@ def write_tiny_resnet():
 # --- training ------------------------------------------------------------------
 
 
+CLIP = 2.45
+
+
 def write_training():
     batches = [batch(100 + i) for i in range(10)]
     out = {}
@@ -172,22 +175,28 @@ def write_training():
         "sgd_nesterov": lambda p: torch.optim.SGD(p, nesterov=True, **sgd),
         "adam": lambda p: torch.optim.Adam(p, **adam),
         "adam_wd": lambda p: torch.optim.Adam(p, weight_decay=1e-2, **adam),
+        # Some of its gradients are longer than the bound, some are not.
+        "sgd_clip": lambda p: torch.optim.SGD(p, **sgd),
     }
     for run, make in runs.items():
         net = tiny_resnet().double().train()
         opt = make(net.parameters())
-        losses = []
+        losses, lengths = [], []
         for x, labels in batches:
             opt.zero_grad()
             loss = F.cross_entropy(net(x.double()), labels)
             loss.backward()
+            if run == "sgd_clip":
+                lengths.append(nn.utils.clip_grad_norm_(net.parameters(), CLIP))
             opt.step()
             losses.append(loss.detach())
         out[f"{run}.loss"] = torch.stack(losses)
-        if run in ("sgd", "adam"):
+        if run in ("sgd", "adam", "sgd_clip"):
             for name, value in net.state_dict().items():
                 if "num_batches" not in name:
                     out[f"{run}.final.{name}"] = value
+        if run == "sgd_clip":
+            assert min(lengths) < CLIP < max(lengths), lengths
     save("training.safetensors", out)
 
 
@@ -247,6 +256,71 @@ def write_attacks():
     out["fgsm.x"] = adv
     out["fgsm.loss"] = torch.stack([loss, loss_and_grad(adv)[0]])
     save("attacks.safetensors", out)
+
+
+# --- losses of training ---------------------------------------------------------
+
+
+def kl(log_p, log_q):
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def mixed(z, z_adv, labels, beta=None):
+    clean = F.cross_entropy(z, labels, reduction="none")
+    adversarial = F.cross_entropy(z_adv, labels, reduction="none")
+    return (clean + adversarial) / 2 if beta is None else clean + beta * adversarial
+
+
+def trades(z, z_adv, labels, beta):
+    natural = F.cross_entropy(z, labels, reduction="none")
+    return natural + beta * kl(F.log_softmax(z, 1), F.log_softmax(z_adv, 1))
+
+
+def mart(z, z_adv, labels, beta):
+    """As the authors' code writes it."""
+    p, q = F.softmax(z, 1), F.softmax(z_adv, 1)
+    top = torch.argsort(q, dim=1)[:, -2:]
+    rival = torch.where(top[:, -1] == labels, top[:, -2], top[:, -1])
+    boosted = F.cross_entropy(z_adv, labels, reduction="none")
+    boosted = boosted + F.nll_loss(torch.log(1.0001 - q + 1e-12), rival, reduction="none")
+    true = torch.gather(p, 1, labels.unsqueeze(1)).squeeze(1)
+    divergence = F.kl_div(torch.log(q + 1e-12), p, reduction="none").sum(1)
+    return boosted + beta * divergence * (1.0000001 - true)
+
+
+def alp(z, z_adv, labels, beta):
+    return mixed(z, z_adv, labels) + beta * ((z - z_adv) ** 2).sum(1)
+
+
+LOSSES = {
+    "mixed": mixed,
+    "rst": lambda *a: mixed(*a, beta=0.7),
+    "trades": lambda *a: trades(*a, beta=6.0),
+    "mart": lambda *a: mart(*a, beta=5.0),
+    "alp": lambda *a: alp(*a, beta=0.5),
+}
+
+
+def write_losses():
+    """Losses of clean and adversarial images in train mode, clean first, with every gradient."""
+    x, labels = batch(2)
+    noise = torch.randn(x.shape, generator=generator(5))
+    x_adv = (x + 8 / 255 * noise.sign()).clamp(0, 1)
+    out = {"x": x, "x_adv": x_adv, "labels": labels}
+    for name, loss in LOSSES.items():
+        net = tiny_resnet().double().train()
+        losses = loss(net(x.double()), net(x_adv.double()), labels)
+        losses.mean().backward()
+        out[f"{name}.losses"] = losses
+        for parameter, p in net.named_parameters():
+            out[f"{name}.grad.{parameter}"] = p.grad
+    # The objective of the attack of TRADES, with the clean prediction fixed.
+    net = tiny_resnet().double()
+    adv = x_adv.double().requires_grad_()
+    log_p = F.log_softmax(net(x.double()), 1).detach()
+    kl(log_p, F.log_softmax(net(adv), 1)).sum().backward()
+    out["kl_attack.grad"] = adv.grad
+    save("losses.safetensors", out)
 
 
 # --- single operators ----------------------------------------------------------
@@ -426,4 +500,5 @@ write_onnx()
 write_tiny_resnet()
 write_training()
 write_attacks()
+write_losses()
 write_ops()

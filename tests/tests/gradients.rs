@@ -6,7 +6,8 @@
 
 use adamant::op::{
     Add, AvgPool, BatchNorm, BatchNormTrain, ChannelAffine, Conv2d, Copy, Correct, CrossEntropy, Flatten,
-    MaxPool, Normalize, Op, Pad, Relu, Scale, Slice, Spread, Sum,
+    Function, ImageSpread, ImageSum, LargestOther, LogSoftmax, Map, MaxPool, Multiply, Normalize, Op, Pad,
+    Relu, Scale, Slice, Spread, Sum,
 };
 use adamant::{Device, Error, Graph, Result, Shape, Tensor, ValueId, Variable, differentiate};
 use adamant_tests::cases::convolution::GEOMETRIES;
@@ -223,6 +224,31 @@ fn elementwise() {
         case("one of two", Op::Sum(Sum { factor: 0.1 }), normal(x)),
         case("a scalar", Op::Spread(Spread { factor: 0.3, shape: x }), normal(Shape::SCALAR)),
         (Case::new("both", Op::Add(Add), [normal(x), normal(x)]), 2),
+        (Case::new("both", Op::Multiply(Multiply), [normal(x), normal(x)]), 2),
+        case("one value an image", Op::ImageSum(ImageSum { factor: 0.4 }), normal(x)),
+        case(
+            "an image's value",
+            Op::ImageSpread(ImageSpread { factor: -1.2, shape: x }),
+            normal(Shape::per_image(x.batch())),
+        ),
+    ]);
+}
+
+#[test]
+fn functions() {
+    let x = shape(2, 3, 2, 2);
+    // The probe scales by 1.7 before, so that u lies in scale * 1.7 * [low, high] + shift.
+    let case = |function: Function, scale: f32, shift: f32, low: f32, high: f32| {
+        let op = Op::Map(Map { function, scale, shift });
+        (Case::new(&format!("{function:?}"), op, [Input::Uniform(x, [low, high])]), 1)
+    };
+    check_all(&[
+        case(Function::Exp, 0.7, -0.2, -1.0, 1.0),
+        case(Function::Log, -0.5, 2.0, 0.0, 1.0),
+        case(Function::SquareRoot, 0.6, 0.3, 0.2, 1.0),
+        case(Function::Reciprocal, -0.6, 2.5, 0.0, 1.0),
+        case(Function::Identity, -1.4, 0.5, -1.0, 1.0),
+        (Case::new("Abs", Op::Map(Map::plain(Function::Abs)), [Input::Distinct(x)]), 1),
     ]);
 }
 
@@ -260,7 +286,18 @@ fn padding_and_slicing() {
 fn cross_entropy() {
     let logits = shape(5, 1, 1, 6);
     let inputs = [normal(logits), Input::Below(Shape::per_image(5), 6)];
-    check_all(&[(Case::new("mid-graph", Op::CrossEntropy(CrossEntropy), inputs), 1)]);
+    check_all(&[
+        (Case::new("mid-graph", Op::CrossEntropy(CrossEntropy), inputs), 1),
+        (Case::new("mid-graph", Op::LogSoftmax(LogSoftmax), [normal(logits)]), 1),
+        (
+            Case::new(
+                "mid-graph",
+                Op::LargestOther(LargestOther),
+                [Input::Distinct(logits), Input::Below(Shape::per_image(5), 6)],
+            ),
+            1,
+        ),
+    ]);
 }
 
 /// Image -> conv -> relu -> linear -> loss, and the gradient of what is asked for.

@@ -120,7 +120,8 @@ fn ten_training_steps() {
     let adam = OptimizerConfig { kind: OptimizerKind::Adam, ..OptimizerConfig::default() };
     let runs = [
         ("sgd", 0.05, sgd.clone()),
-        ("sgd_nesterov", 0.05, OptimizerConfig { nesterov: true, ..sgd }),
+        ("sgd_nesterov", 0.05, OptimizerConfig { nesterov: true, ..sgd.clone() }),
+        ("sgd_clip", 0.05, OptimizerConfig { clip: Some(2.45), ..sgd }),
         ("adam", 1e-3, adam.clone()),
         ("adam_wd", 1e-3, OptimizerConfig { weight_decay: 1e-2, ..adam }),
     ];

@@ -119,6 +119,17 @@ fn not_a_number_stays_visible() {
         let max = on_cpu(Op::MaxPool(adamant::op::MaxPool { window }), &[(image, &values)]);
         assert!(max[0].is_nan(), "{values:?}");
     }
+    use adamant::op::{Function, LargestOther, LogSoftmax, Map};
+    for function in [Function::Exp, Function::Abs, Function::Sign, Function::SquareRoot] {
+        let y = on_cpu(Op::Map(Map::plain(function)), &[(row, &[1.0, f32::NAN, 0.0])]);
+        assert!(y[1].is_nan() && !y[0].is_nan(), "{function:?}");
+    }
+    let logits = [f32::NAN, 2.0, 1.0];
+    assert!(on_cpu(Op::LogSoftmax(LogSoftmax), &[(row, &logits)]).iter().all(|y| y.is_nan()));
+    let rival =
+        |label: f32| on_cpu(Op::LargestOther(LargestOther), &[(row, &logits), (Shape::SCALAR, &[label])])[0];
+    assert!(rival(f32::from_bits(1)).is_nan());
+    assert_eq!(rival(f32::from_bits(0)), 2.0, "the label's own value does not count");
 }
 
 /// What a user can compute on paper.
@@ -141,7 +152,7 @@ fn attack_steps_stay_in_the_ball_and_the_box() {
     let mut cpu = Device::cpu();
     let mut failures = Failures::new();
     for case in cases::attack::cases() {
-        if let Op::AttackStep(_) | Op::AttackStart(_) = case.op {
+        if let Op::AttackStep(_) | Op::AttackStart(_) | Op::NormalStart(_) = case.op {
             failures.check(&case.name, stays_inside(&case, &mut cpu));
         }
     }
@@ -155,6 +166,7 @@ fn stays_inside(case: &Case, cpu: &mut Device) -> Result<(), String> {
     let (norm, position) = match case.op {
         Op::AttackStart(AttackStart { norm }) => (norm, 1),
         Op::AttackStep(AttackStep { norm }) => (norm, 2),
+        Op::NormalStart(_) => (Norm::Linf, 1),
         _ => return Err("not an attack".into()),
     };
     let radius = case.inputs[position].values(&case.stream(), position);

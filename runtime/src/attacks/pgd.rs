@@ -14,6 +14,8 @@ pub enum Start {
     Random,
     /// The clean image; every restart is then the same, and one is enough.
     Clean,
+    /// The clean image and normal noise of deviation 0.001 (TRADES).
+    Normal,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,6 +49,7 @@ impl Attack for Pgd {
             match self.start {
                 Start::Random => objective.start_random(self.ball.norm, restart)?,
                 Start::Clean => objective.start_clean()?,
+                Start::Normal => objective.start_normal(restart)?,
             }
             for _ in 0..self.steps {
                 objective.gradient()?;

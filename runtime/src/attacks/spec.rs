@@ -86,7 +86,10 @@ impl AttackSpec {
             None if kind == "fgsm" => Start::Clean,
             None | Some("random") => Start::Random,
             Some("clean") => Start::Clean,
-            Some(other) => return Err(Error::Config(format!("start={other}: it is random or clean"))),
+            Some("normal") => Start::Normal,
+            Some(other) => {
+                return Err(Error::Config(format!("start={other}: it is random, clean or normal")));
+            }
         };
         let spec = Self {
             kind: kind.into(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::epsilon::EpsilonConfig;
+use super::loss::LossConfig;
 use super::schedule::Schedule;
 use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
 use crate::error::{Error, Result};
@@ -28,6 +30,31 @@ pub const PRESETS: &[Preset] = &[
         toml: include_str!("recipes/madry.toml"),
     },
     Preset {
+        name: "mixed",
+        summary: "clean and adversarial images, half each (DRA, equation 4)",
+        toml: include_str!("recipes/mixed.toml"),
+    },
+    Preset {
+        name: "rst",
+        summary: "clean images, and adversarial ones with a weight (robust self-training, DRA, equation 5)",
+        toml: include_str!("recipes/rst.toml"),
+    },
+    Preset {
+        name: "trades",
+        summary: "cross-entropy on clean images, KL to adversarial ones (Zhang et al., 2019)",
+        toml: include_str!("recipes/trades.toml"),
+    },
+    Preset {
+        name: "mart",
+        summary: "boosted cross-entropy, and KL where the model is in doubt (Wang et al., 2020)",
+        toml: include_str!("recipes/mart.toml"),
+    },
+    Preset {
+        name: "alp",
+        summary: "adversarial logit pairing (Kannan et al., 2018)",
+        toml: include_str!("recipes/alp.toml"),
+    },
+    Preset {
         name: "aft",
         summary: "adversarial fine-tuning with a slow start and a fast decay (Jeddi et al., 2020)",
         toml: include_str!("recipes/aft.toml"),
@@ -41,6 +68,8 @@ pub struct Recipe {
     pub name: String,
     pub epochs: u32,
     pub attack: AttackConfig,
+    #[serde(default)]
+    pub epsilon: EpsilonConfig,
     pub loss: LossConfig,
     pub batchnorm: BatchNormConfig,
     pub optimizer: OptimizerConfig,
@@ -55,6 +84,17 @@ pub enum AttackKind {
     None,
     Fgsm,
     Pgd,
+}
+
+/// What the attack of training raises. The loss of training is chosen apart from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttackObjective {
+    /// The cross-entropy of the label.
+    #[default]
+    Ce,
+    /// The divergence from the prediction for the clean image (TRADES).
+    Kl,
 }
 
 /// A number that may be written as a fraction: `8/255`.
@@ -106,6 +146,8 @@ pub struct AttackConfig {
     pub steps: u32,
     #[serde(default)]
     pub start: Start,
+    #[serde(default)]
+    pub objective: AttackObjective,
 }
 
 fn linf() -> Norm {
@@ -123,7 +165,11 @@ fn one() -> u32 {
 impl AttackConfig {
     /// The attack, or nothing for training on clean images.
     pub fn spec(&self) -> Option<AttackSpec> {
-        let eps = self.eps.0;
+        self.spec_at(self.eps.0)
+    }
+
+    /// The same attack in a ball of another radius, with a step in proportion.
+    pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
         let kind = match self.kind {
             AttackKind::None => return None,
             AttackKind::Fgsm => "fgsm",
@@ -132,27 +178,12 @@ impl AttackConfig {
         Some(AttackSpec {
             kind: kind.into(),
             ball: Ball { norm: self.norm, eps },
-            step: self.step.map_or(eps / 4.0, |s| s.0),
+            step: self.step.map_or(eps / 4.0, |step| step.0 * (eps / self.eps.0)),
             steps: self.steps,
             start: self.start,
             restarts: 1,
         })
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Cross-entropy on clean images.
-    Clean,
-    /// Cross-entropy on adversarial images.
-    Adversarial,
-}
-
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossConfig {
-    pub kind: LossKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -252,14 +283,16 @@ impl Recipe {
         if let Some(attack) = self.attack.spec() {
             attack.check()?;
         }
-        if self.loss.kind == LossKind::Adversarial && self.attack.kind == AttackKind::None {
-            return Err(Error::Config("loss.kind = adversarial needs an attack; attack.kind is none".into()));
-        }
-        if self.loss.kind == LossKind::Clean && self.attack.kind != AttackKind::None {
+        let at_the_top = self.attack.start == Start::Clean || self.attack.kind == AttackKind::Fgsm;
+        if self.attack.objective == AttackObjective::Kl && at_the_top {
             return Err(Error::Config(
-                "loss.kind = clean trains on clean images only; set attack.kind = none, or loss.kind = adversarial".into(),
+                "attack.objective = kl has no gradient at the clean image; set attack.kind = pgd and \
+                 attack.start = random or normal"
+                    .into(),
             ));
         }
+        self.epsilon.check(&self.attack)?;
+        self.loss.check(&self.attack)?;
         if self.data.batch == 0 {
             return Err(Error::Config("data.batch is at least 1".into()));
         }
@@ -298,7 +331,13 @@ const KEYS: &[&str] = &[
     "attack.step",
     "attack.steps",
     "attack.start",
+    "attack.objective",
+    "epsilon.policy",
+    "epsilon.start",
+    "epsilon.end",
+    "epsilon.last",
     "loss.kind",
+    "loss.beta",
     "batchnorm.mode",
     "optimizer.kind",
     "optimizer.momentum",
@@ -306,6 +345,7 @@ const KEYS: &[&str] = &[
     "optimizer.beta1",
     "optimizer.beta2",
     "optimizer.weight_decay",
+    "optimizer.clip",
     "schedule.kind",
     "schedule.start",
     "schedule.peak",
@@ -395,8 +435,47 @@ mod tests {
         assert!(message("epochs=0").contains("epochs"));
         assert!(message("epochs=-1").contains("recipe aft"));
         assert!(message("nonsense").contains("KEY=VALUE"));
+        assert!(message("loss.beta=1").contains("second term"));
+        assert!(message("loss.kind=tradse").contains("trades"));
+        assert!(message("attack.objective=dlr").contains("kl"));
+        assert!(message("optimizer.clip=0").contains("optimizer.clip"));
+        assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
+        assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));
+        assert!(message("epsilon.polcy=hinge").contains("did you mean 'epsilon.policy'"));
         let unknown = Recipe::load("atf", &[]).unwrap_err().to_string();
         assert!(unknown.contains("did you mean 'aft'"), "{unknown}");
+    }
+
+    #[test]
+    fn contradictory_radii_are_refused() {
+        let message = |recipe: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            Recipe::load(recipe, &settings).unwrap_err().to_string()
+        };
+        let hinge = "epsilon.policy=hinge";
+        assert!(message("standard", &[hinge]).contains("attack.kind is none"));
+        assert!(message("aft", &[hinge, "epsilon.end=1.5"]).contains("epsilon.end"));
+        assert!(message("aft", &[hinge, "epsilon.start=nan"]).contains("epsilon.start"));
+        assert!(message("aft", &[hinge, "epsilon.start=0.9"]).contains("epsilon.end = 0.75"));
+        let linear = "epsilon.policy=linear";
+        assert!(message("aft", &[linear, "epsilon.last=9/255"]).contains("hinge"));
+        assert!(message("aft", &[linear, "epsilon.start=0"]).contains("hinge"));
+    }
+
+    /// What was written before there was an `[epsilon]` still runs, and means the same.
+    #[test]
+    fn the_radius_is_fixed_unless_it_is_said() {
+        let recipe = Recipe::load("aft", &[]).unwrap();
+        let printed = recipe.to_toml();
+        let older = printed.replace("[epsilon]\npolicy = \"fixed\"\n", "");
+        assert_ne!(older, printed);
+        assert_eq!(Recipe::parse(&older, "older", &[]).unwrap(), recipe);
+        let spec = recipe.attack.spec_at(recipe.attack.eps.0 / 2.0).unwrap();
+        assert_eq!(spec.step, recipe.attack.spec().unwrap().step / 2.0);
+        let settings = ["attack.step=1/255".to_owned(), "attack.eps=4/255".to_owned()];
+        let attack = Recipe::load("aft", &settings).unwrap().attack;
+        assert_eq!(attack.spec_at(2.0 / 255.0).unwrap().step, 0.5 / 255.0);
+        assert_eq!(attack.spec().unwrap().step, 1.0 / 255.0);
     }
 
     #[test]

@@ -4,20 +4,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::recipe::{Augmentation, BatchNormTraining, LossKind, Recipe};
+use super::adversary::Adversary;
+use super::loss::BatchLoss;
+use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
-use crate::attacks::{Attack, AttackSpec, Objective};
+use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::graph::Variable;
 use crate::network::BatchNormMode;
-use crate::ops::{Accumulate, Correct, CrossEntropy, Op, Sum};
+use crate::ops::{Accumulate, Correct, Op, Sum};
 use crate::optim::Optimizer;
 use crate::package::TrainingState;
-use crate::random::Purpose;
-use crate::session::{Images, Session};
+use crate::session::Session;
 use crate::shape::{Shape, Tensor};
 
 /// What a trainer needs besides the recipe.
@@ -45,7 +46,8 @@ pub struct Trainer<'a> {
     recipe: Recipe,
     options: TrainerOptions<'a>,
     optimizer: Optimizer,
-    attack: Option<Box<dyn Attack>>,
+    adversary: Adversary,
+    /// Selection measures with the attack that training meets, at its full radius.
     validation_attack: Option<AttackSpec>,
     augment: Option<Augment>,
     /// Sums over the epoch so far.
@@ -62,6 +64,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::Config("there are no training images".into()));
         }
         let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
+        let adversary = Adversary::new(&recipe.attack, &mut session)?;
         let spec = recipe.attack.spec();
         let small = options.train.shape[0] == 1;
         let augment = match recipe.data.augment {
@@ -76,13 +79,12 @@ impl<'a> Trainer<'a> {
         let loss_sum = session.device().variable(1)?;
         let correct_sum = session.device().variable(1)?;
         Ok(Self {
-            attack: spec.as_ref().map(AttackSpec::build),
-            // Selection measures with the attack that training meets.
             validation_attack: spec,
             session,
             recipe,
             options,
             optimizer,
+            adversary,
             augment,
             loss_sum,
             correct_sum,
@@ -125,15 +127,19 @@ impl<'a> Trainer<'a> {
             },
         )?;
         let batches = loader.len();
-        let (mut images, mut loss, mut accuracy, mut rate) = (0, 0.0, 0.0, 0.0);
+        let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
+        let epochs = f64::from(self.recipe.epochs);
+        let eps = self.recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
         for (index, batch) in loader.enumerate() {
             if self.options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             let time = f64::from(epoch) + index as f64 / batches as f64;
-            rate = self.recipe.schedule.rate(time, f64::from(self.recipe.epochs));
-            self.train_on(&batch, rate)?;
+            rate = self.recipe.schedule.rate(time, epochs);
+            let radius = self.recipe.epsilon.radius(eps, time, epochs);
+            self.train_on(&batch, rate, radius)?;
             images += batch.labels.len();
+            radii += f64::from(radius) * batch.labels.len() as f64;
             let sum = self.session.device().read(self.loss_sum)?[0];
             let correct = self.session.device().read(self.correct_sum)?[0];
             if !sum.is_finite() {
@@ -159,35 +165,26 @@ impl<'a> Trainer<'a> {
             train_accuracy: accuracy,
             clean_accuracy: clean,
             robust_accuracy: robust,
-            mean_eps: f64::from(self.attack.as_ref().map_or(0.0, |a| a.ball().eps)),
+            mean_eps: radii / images as f64,
             seconds,
             images_per_second: images as f64 / seconds,
         })
     }
 
-    fn train_on(&mut self, batch: &Batch, rate: f64) -> Result<()> {
+    fn train_on(&mut self, batch: &Batch, rate: f64, radius: f32) -> Result<()> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
-        if let Some(attack) = &self.attack {
-            let (seed, epoch) = (self.options.seed, self.epochs_done);
-            let mut objective =
-                Objective::new(&mut self.session, count, seed, Purpose::TrainingAttackStart, epoch);
-            attack.perturb(&mut objective)?;
-        }
+        self.adversary.perturb(&mut self.session, count, self.options.seed, self.epochs_done, radius)?;
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, rate, self.step);
-        let images = match self.recipe.loss.kind {
-            LossKind::Clean => Images::Clean,
-            LossKind::Adversarial => Images::Adversarial,
-        };
         let mode = match self.recipe.batchnorm.mode {
             BatchNormTraining::Train => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
         };
         let (optimizer, loss_sum, correct_sum) = (&self.optimizer, self.loss_sum, self.correct_sum);
+        let loss = &self.recipe.loss;
         self.session.run("train", count, |m| {
-            let logits = m.logits(images, mode)?;
-            let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
+            let BatchLoss { losses, logits } = loss.add(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
             let trainable = optimizer.trainable(m);
             let gradients = differentiate(&mut m.graph, mean, &trainable)?;

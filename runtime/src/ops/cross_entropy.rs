@@ -23,7 +23,7 @@ pub struct CrossEntropyGrad;
 pub struct Correct;
 
 params! {
-    struct CrossEntropyParams { batch: u32, classes: u32, }
+    pub(super) struct CrossEntropyParams { batch: u32, classes: u32, }
 }
 
 const CROSS_ENTROPY: Kernel = Kernel {
@@ -41,11 +41,11 @@ const CROSS_ENTROPY_GRAD: Kernel = Kernel {
 const CORRECT: Kernel =
     Kernel { name: "correct", sources: &[adamant_shaders::INDEX, adamant_shaders::CORRECT], workgroup: 64 };
 
-fn parameters(logits: Shape) -> CrossEntropyParams {
+pub(super) fn parameters(logits: Shape) -> CrossEntropyParams {
     CrossEntropyParams { batch: logits.batch() as u32, classes: logits.channels() as u32 }
 }
 
-fn check(logits: Shape, labels: Shape) -> Result<(), String> {
+pub(super) fn check(logits: Shape, labels: Shape) -> Result<(), String> {
     if logits.height() != 1 || logits.width() != 1 {
         return Err(format!("logits are batch x 1 x 1 x classes, got {logits:?}"));
     }
@@ -53,13 +53,13 @@ fn check(logits: Shape, labels: Shape) -> Result<(), String> {
 }
 
 /// Rows of logits with the label of each.
-fn rows<'a>(logits: View<'a>, labels: View<'a>) -> impl Iterator<Item = (&'a [f32], usize)> {
+pub(super) fn rows<'a>(logits: View<'a>, labels: View<'a>) -> impl Iterator<Item = (&'a [f32], usize)> {
     let labels: &[u32] = bytemuck::cast_slice(labels.data);
     logits.data.chunks_exact(logits.shape.channels()).zip(labels.iter().map(|&l| l as usize))
 }
 
 /// The largest logit and log-sum-exp above it; NaN when a logit is.
-fn log_sum_exp(row: &[f32]) -> (f32, f32) {
+pub(super) fn log_sum_exp(row: &[f32]) -> (f32, f32) {
     let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if a >= b { a } else { b });
     (largest, row.iter().map(|z| (z - largest).exp()).sum::<f32>().ln())
 }

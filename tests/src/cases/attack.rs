@@ -1,7 +1,7 @@
 //! The device side of the iterative attacks.
 
 use adamant::Shape;
-use adamant::op::{AttackStart, AttackStep, KeepWorst, Norm, Op};
+use adamant::op::{AttackStart, AttackStep, KeepWorst, Norm, NormalStart, Op};
 
 use super::{Case, Input, normal, shape};
 use crate::compare::Tolerance;
@@ -36,6 +36,14 @@ pub fn cases() -> Vec<Case> {
             let name = format!("{norm}, {name}");
             cases.push(start(&name, images, norm));
             cases.push(step(&name, images, norm, Input::Normal(images, 1e-3)));
+        }
+    }
+    for (name, images) in shapes() {
+        let inputs = start(name, images, Norm::Linf).inputs;
+        for deviation in [1e-3, 0.2] {
+            let name = format!("{name}, deviation {deviation}");
+            let case = Case::new(&name, Op::NormalStart(NormalStart { deviation }), inputs.clone());
+            cases.push(case.within(Tolerance::Loose));
         }
     }
     let images = shape(4, 3, 5, 7);

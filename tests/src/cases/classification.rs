@@ -1,7 +1,9 @@
 //! Losses and metrics of logits.
 
 use adamant::Shape;
-use adamant::op::{Correct, CrossEntropy, CrossEntropyGrad, Op};
+use adamant::op::{
+    Correct, CrossEntropy, CrossEntropyGrad, LargestOther, LargestOtherGrad, LogSoftmax, LogSoftmaxGrad, Op,
+};
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal};
 use crate::compare::Tolerance;
@@ -10,13 +12,20 @@ fn logits(batch: usize, classes: usize) -> Shape {
     Shape([batch, 1, 1, classes])
 }
 
-/// Loss, gradient and hit of the same logits and labels.
-fn all(name: &str, logits: Input, labels: Input) -> [Case; 3] {
+/// Everything that takes logits, on the same ones.
+fn all(name: &str, logits: Input, labels: Input) -> [Case; 7] {
     let dloss = Input::Normal(labels.shape(), 1.0);
+    let dy = Input::Normal(logits.shape(), 1.0);
+    let log = Input::Uniform(logits.shape(), [-9.0, 0.0]);
     let inputs = [logits, labels];
+    let with_gradient = [&inputs[..], &[dloss]].concat();
     [
         Case::new(name, Op::CrossEntropy(CrossEntropy), inputs.clone()),
-        Case::new(name, Op::CrossEntropyGrad(CrossEntropyGrad), [&inputs[..], &[dloss]].concat()),
+        Case::new(name, Op::CrossEntropyGrad(CrossEntropyGrad), with_gradient.clone()),
+        Case::new(name, Op::LogSoftmax(LogSoftmax), [inputs[0].clone()]),
+        Case::new(name, Op::LogSoftmaxGrad(LogSoftmaxGrad), [log, dy]),
+        Case::new(name, Op::LargestOther(LargestOther), inputs.clone()).within(Tolerance::Exact),
+        Case::new(name, Op::LargestOtherGrad(LargestOtherGrad), with_gradient).within(Tolerance::Exact),
         Case::new(name, Op::Correct(Correct), inputs).within(Tolerance::Exact),
     ]
 }

@@ -1,7 +1,10 @@
 //! Operations that take one element after the other.
 
 use adamant::Shape;
-use adamant::op::{Accumulate, Add, Copy, Fill, Flatten, Op, Relu, ReluGrad, Scale, Spread, Unflatten};
+use adamant::op::{
+    Accumulate, Add, Copy, Fill, Flatten, Function, Map, Multiply, Op, Relu, ReluGrad, Scale, Spread,
+    Unflatten,
+};
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape};
 use crate::compare::Tolerance;
@@ -27,7 +30,7 @@ fn spread_over(s: Shape, low: f32, high: f32) -> Input {
 }
 
 pub fn cases() -> Vec<Case> {
-    [by_four(), by_one(), flat()].concat()
+    [by_four(), by_one(), maps(), flat()].concat()
 }
 
 /// Kernels whose threads take four elements.
@@ -43,7 +46,8 @@ fn by_four() -> Vec<Case> {
             Case::new(&bounded, Op::Relu(Relu { max: 6.0 }), [wide.clone()]),
             Case::new(name, Op::ReluGrad(ReluGrad { max: f32::INFINITY }), [y.clone(), narrow.clone()]),
             Case::new(&bounded, Op::ReluGrad(ReluGrad { max: 6.0 }), [y, narrow.clone()]),
-            Case::new(name, Op::Add(Add), [wide.clone(), narrow]),
+            Case::new(name, Op::Add(Add), [wide.clone(), narrow.clone()]),
+            Case::new(name, Op::Multiply(Multiply), [wide.clone(), narrow]),
             Case::new(name, Op::Scale(Scale { factor: -1.7 }), [wide.clone()]),
             Case::new(name, Op::Copy(Copy), [wide]),
         ]);
@@ -63,6 +67,35 @@ fn by_one() -> Vec<Case> {
         ]);
     }
     cases
+}
+
+/// Every function where it is defined, and where it is at its edge.
+fn maps() -> Vec<Case> {
+    let x = shape(3, 5, 7, 3);
+    let case = |name: &str, function: Function, input: Input| {
+        let op = Op::Map(Map { function, scale: 0.8, shift: 0.1 });
+        Case::new(&format!("{function:?}, {name}"), op, [input]).within(Tolerance::Close)
+    };
+    let exact = |name: &str, function: Function, input: Input| {
+        Case::new(&format!("{function:?}, {name}"), Op::Map(Map::plain(function)), [input])
+            .within(Tolerance::Exact)
+    };
+    let positive = Input::Uniform(x, [0.2, 3.0]);
+    let signs = Input::Given(x, vec![1.5, -0.0, -2.5, 0.0, 1e-30, -1e30, 3.0]);
+    vec![
+        case("small values", Function::Exp, Input::Uniform(x, [-3.0, 1.0])),
+        case("far below zero", Function::Exp, Input::Uniform(x, [-200.0, -20.0])),
+        case("positive values", Function::Log, positive.clone()),
+        case("near zero", Function::Log, Input::Given(x, vec![-0.124, 0.0, 1e-4, 1e4])),
+        case("positive values", Function::SquareRoot, positive.clone()),
+        case("large and small", Function::SquareRoot, Input::Given(x, vec![-0.125, 0.0, 1e4, 1e-4])),
+        case("positive values", Function::Reciprocal, positive),
+        case("both signs", Function::Reciprocal, Input::Given(x, vec![-5.0, 5.0, 1e6, -1e6])),
+        case("both signs", Function::Identity, normal(x)),
+        exact("both signs", Function::Abs, signs.clone()),
+        exact("both signs", Function::Sign, signs),
+        case("past one grid row", Function::Abs, spread_over(Shape::vector(PAST_ONE_GRID_ROW), -1.0, 1.0)),
+    ]
 }
 
 fn flat() -> Vec<Case> {

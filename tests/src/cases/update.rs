@@ -1,7 +1,7 @@
 //! Optimisers.
 
 use adamant::Shape;
-use adamant::op::{Adam, Op, Sgd};
+use adamant::op::{Adam, Average, Op, Sgd};
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape};
 use crate::compare::Tolerance;
@@ -37,6 +37,16 @@ pub fn cases() -> Vec<Case> {
     let long = Shape::vector(PAST_ONE_GRID_ROW);
     cases.push(sgd("past one grid row", Sgd { momentum: 0.9, nesterov: true, weight_decay: 1e-4 }, long));
     cases.push(adam("past one grid row", adam_like, long, 2, 1.0));
+    for (name, decay, weight) in [
+        ("slow", 0.999, weight),
+        ("none", 0.0, weight),
+        ("all", 1.0, weight),
+        ("past one grid row", 0.9, long),
+    ] {
+        let decay = Input::Given(Shape::SCALAR, vec![decay]);
+        let case = Case::new(&format!("decay {name}"), Op::Average(Average), [normal(weight), decay]);
+        cases.push(case.updating([normal(weight)]).within(Tolerance::Close));
+    }
     cases
 }
 

@@ -1,0 +1,95 @@
+//! The adversary that training meets: the recipe's attack on each batch.
+
+use super::formula::Formula;
+use super::recipe::{AttackConfig, AttackObjective};
+use crate::attacks::Objective;
+use crate::autodiff::differentiate;
+use crate::error::Result;
+use crate::graph::Variable;
+use crate::network::BatchNormMode;
+use crate::ops::{Copy, Op, Sum};
+use crate::random::Purpose;
+use crate::session::{Images, Session};
+
+/// An attack as a recipe sets it, with what it keeps on the device.
+pub struct Adversary {
+    config: AttackConfig,
+    /// Logarithms of the class probabilities of the clean images: what the objective `kl` leaves.
+    clean: Option<Variable>,
+}
+
+impl Adversary {
+    pub fn new(config: &AttackConfig, session: &mut Session) -> Result<Self> {
+        let clean = match config.objective {
+            AttackObjective::Ce => None,
+            AttackObjective::Kl => {
+                let len = session.capacity() * session.classes();
+                Some(session.device().variable(len)?)
+            }
+        };
+        Ok(Self { config: config.clone(), clean })
+    }
+
+    /// Adversarial images := those that the attack finds within `radius` of the `count` clean ones.
+    /// They are a function of `seed`, `epoch`, the weights and each image.
+    pub fn perturb(
+        &self,
+        session: &mut Session,
+        count: usize,
+        seed: u64,
+        epoch: u32,
+        radius: f32,
+    ) -> Result<()> {
+        let Some(spec) = self.config.spec_at(radius) else { return Ok(()) };
+        let objective = |session| Objective::new(session, count, seed, Purpose::TrainingAttackStart, epoch);
+        if radius == 0.0 {
+            // A ball of one point: the steps of an attack would lead nowhere.
+            return objective(session).start_clean();
+        }
+        let attack = spec.build();
+        match self.clean {
+            None => attack.perturb(&mut objective(session)),
+            Some(clean) => {
+                remember_clean(session, count, clean)?;
+                let gradient = move |session: &mut Session, count| kl_gradient(session, count, clean);
+                attack.perturb(&mut objective(session).with_gradient(&gradient))
+            }
+        }
+    }
+
+    /// The gradient that the attack follows, at the adversarial images of the first `count`, into
+    /// [`Buffers::gradient`](crate::Buffers::gradient).
+    pub fn gradient(&self, session: &mut Session, count: usize) -> Result<()> {
+        match self.clean {
+            None => session.gradient(count),
+            Some(clean) => {
+                remember_clean(session, count, clean)?;
+                kl_gradient(session, count, clean)
+            }
+        }
+    }
+}
+
+/// Keeps the predictions for the clean images.
+fn remember_clean(session: &mut Session, count: usize, clean: Variable) -> Result<()> {
+    session.run("clean predictions", count, |m| {
+        let logits = m.logits(Images::Clean, BatchNormMode::Running)?;
+        let log_p = m.graph.log_softmax(logits)?;
+        let target = m.graph.variable(clean, m.graph.shape(log_p));
+        m.graph.update(Op::Copy(Copy), &[log_p], &[target])
+    })
+}
+
+/// Gradient of the sum of `KL(p || p')` at the adversarial images, p as it was kept (TRADES).
+fn kl_gradient(session: &mut Session, count: usize, clean: Variable) -> Result<()> {
+    session.run("kl gradient", count, |m| {
+        let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
+        let log_q = m.graph.log_softmax(logits)?;
+        let log_p = m.graph.variable(clean, m.graph.shape(log_q));
+        let divergence = m.graph.kl(log_p, log_q)?;
+        let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[divergence])?;
+        let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
+        let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
+        m.graph.update(Op::Copy(Copy), &[gradient], &[target])
+    })
+}

@@ -1,0 +1,113 @@
+//! What training minimises: the axis `[loss]`. Every loss is one number for each image, whose mean
+//! over the batch is differentiated.
+
+mod alp;
+mod mart;
+mod mixed;
+mod trades;
+
+use serde::{Deserialize, Serialize};
+
+use super::formula::Formula;
+use super::recipe::{AttackConfig, AttackKind};
+use crate::error::{Error, Result};
+use crate::graph::ValueId;
+use crate::network::BatchNormMode;
+use crate::session::{Images, ModelGraph};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Cross-entropy on clean images.
+    Clean,
+    /// Cross-entropy on adversarial images (Madry et al., 2018).
+    Adversarial,
+    /// Both: the mean of the two, or clean + `beta` * adversarial where `beta` is given.
+    Mixed,
+    /// Cross-entropy on clean images + `beta` * KL between clean and adversarial predictions (Zhang et
+    /// al., 2019).
+    Trades,
+    /// Boosted cross-entropy on adversarial images + `beta` * KL weighted by 1 - p(label) on clean ones
+    /// (Wang et al., 2020).
+    Mart,
+    /// The mean of both cross-entropies + `beta` * squared distance of the logits (Kannan et al., 2018).
+    Alp,
+}
+
+/// The table `[loss]`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    pub kind: LossKind,
+    /// Weight of the second term. When absent 6 for trades, 5 for mart, 0.5 for alp; mixed then takes
+    /// the mean of its terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f32>,
+}
+
+/// The loss of a batch in a training graph.
+pub struct BatchLoss {
+    /// The loss of each image.
+    pub losses: ValueId,
+    /// The logits that training accuracy is counted on: those of the adversarial images, where there
+    /// are any.
+    pub logits: ValueId,
+}
+
+impl LossConfig {
+    pub(super) fn check(&self, attack: &AttackConfig) -> Result<()> {
+        let fault = |message: &str| Err(Error::Config(message.to_owned()));
+        let attacks = attack.kind != AttackKind::None;
+        if self.kind == LossKind::Clean && attacks {
+            return fault(
+                "loss.kind = clean trains on clean images only; set attack.kind = none, or loss.kind = adversarial",
+            );
+        }
+        if self.kind != LossKind::Clean && !attacks {
+            let kind = toml::Value::try_from(self.kind).map_or_else(|_| String::new(), |v| v.to_string());
+            return fault(&format!("loss.kind = {kind} needs an attack; attack.kind is none"));
+        }
+        match self.beta {
+            Some(_) if matches!(self.kind, LossKind::Clean | LossKind::Adversarial) => {
+                fault("loss.beta weighs a second term, which clean and adversarial have not; leave it out")
+            }
+            Some(beta) if !(beta.is_finite() && beta >= 0.0) => {
+                fault(&format!("loss.beta = {beta}: it is finite and not negative"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the forward passes and the loss to a training graph. `mode` is that of every pass; where
+    /// there are two, the clean one updates the running statistics first.
+    pub fn add(&self, m: &mut ModelGraph, mode: BatchNormMode) -> Result<BatchLoss> {
+        if matches!(self.kind, LossKind::Clean | LossKind::Adversarial) {
+            let images = if self.kind == LossKind::Clean { Images::Clean } else { Images::Adversarial };
+            let logits = m.logits(images, mode)?;
+            let losses = m.graph.cross_entropy(logits, m.labels)?;
+            return Ok(BatchLoss { losses, logits });
+        }
+        let pair = Pair {
+            clean: m.logits(Images::Clean, mode)?,
+            adversarial: m.logits(Images::Adversarial, mode)?,
+            labels: m.labels,
+        };
+        m.graph.set_label("loss");
+        let graph = &mut m.graph;
+        let losses = match self.kind {
+            LossKind::Clean | LossKind::Adversarial => unreachable!("they have one term"),
+            LossKind::Mixed => mixed::losses(graph, &pair, self.beta)?,
+            LossKind::Trades => trades::losses(graph, &pair, self.beta.unwrap_or(6.0))?,
+            LossKind::Mart => mart::losses(graph, &pair, self.beta.unwrap_or(5.0))?,
+            LossKind::Alp => alp::losses(graph, &pair, self.beta.unwrap_or(0.5))?,
+        };
+        Ok(BatchLoss { losses, logits: pair.adversarial })
+    }
+}
+
+/// The logits of clean and adversarial images, z and z', and their labels.
+struct Pair {
+    clean: ValueId,
+    adversarial: ValueId,
+    labels: ValueId,
+}

@@ -1,0 +1,151 @@
+//! Training runs of a small network on a few images: what recipes promise of a whole run.
+
+use std::sync::atomic::AtomicBool;
+
+use adamant::finetune::{EpochMetrics, PRESETS, Recipe, Trainer, TrainerOptions};
+use adamant::package::TrainingState;
+use adamant::{Architecture, Dataset, Device, Model, Purpose, Session, Stream, Tensor};
+
+const SHAPE: [usize; 3] = [3, 8, 8];
+const CLASSES: usize = 3;
+const BATCH: usize = 8;
+/// Not a multiple of the batch.
+const IMAGES: usize = 20;
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+fn model() -> Model {
+    Architecture::build("resnet8", SHAPE, CLASSES, 3).expect("the architecture builds")
+}
+
+/// Images of noise around a brightness that tells the class.
+fn data() -> Dataset {
+    let stream = Stream::new(5, Purpose::Probe, 0, 0);
+    let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i % CLASSES as u32).collect();
+    let len = SHAPE.iter().product::<usize>() as u32;
+    let pixels = labels
+        .iter()
+        .enumerate()
+        .flat_map(|(i, label)| (0..len).map(move |k| (60 * label + stream.below(i as u32, k, 100)) as u8))
+        .collect();
+    let names = (0..CLASSES).map(|i| i.to_string()).collect();
+    Dataset::from_pixels("noise", SHAPE, names, pixels, labels).expect("the images fit")
+}
+
+fn recipe(name: &str, settings: &[&str]) -> Recipe {
+    let common = ["data.batch=8", "data.augment=crop-flip", "attack.steps=2", "epochs=4"];
+    let settings: Vec<String> = common.iter().chain(settings).map(|s| (*s).to_owned()).collect();
+    Recipe::load(name, &settings).expect("the recipe parses")
+}
+
+fn trainer(recipe: &Recipe) -> Trainer<'static> {
+    let session = Session::new(Device::cpu(), &model(), BATCH).expect("it fits");
+    let options = TrainerOptions { seed: 1, train: data(), validation: None, stop: &RUNNING };
+    Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
+}
+
+fn epoch(trainer: &mut Trainer<'_>) -> EpochMetrics {
+    trainer.epoch(|_| {}).expect("the epoch runs")
+}
+
+fn finish(trainer: &mut Trainer<'_>) -> Vec<EpochMetrics> {
+    let mut metrics = Vec::new();
+    while !trainer.is_done() {
+        metrics.push(epoch(trainer));
+    }
+    metrics
+}
+
+/// The weights after the run, and its metrics.
+fn run(recipe: &Recipe) -> (Vec<Tensor>, Vec<EpochMetrics>) {
+    let mut trainer = trainer(recipe);
+    let metrics = finish(&mut trainer);
+    (trainer.weights().expect("host memory"), metrics)
+}
+
+fn state(trainer: &mut Trainer<'_>) -> (Vec<Tensor>, TrainingState) {
+    (trainer.weights().expect("host memory"), trainer.state(None).expect("host memory"))
+}
+
+/// Stops after two epochs, continues in a new trainer, and compares with a run in one go.
+fn resumes_exactly(recipe: &Recipe) {
+    let (expected, _) = run(recipe);
+    let mut first = trainer(recipe);
+    epoch(&mut first);
+    epoch(&mut first);
+    let (weights, kept) = state(&mut first);
+    let mut second = trainer(recipe);
+    second.restore(&weights, &kept).expect("the state fits");
+    finish(&mut second);
+    let (found, _) = state(&mut second);
+    assert_eq!(found, expected, "{}: resumed and uninterrupted weights", recipe.name);
+}
+
+#[test]
+fn the_radius_follows_its_policy() {
+    let hinge = recipe("aft", &["epsilon.policy=hinge", "epsilon.start=0.25", "epsilon.end=0.75"]);
+    let mut trainer = trainer(&hinge);
+    let eps = f64::from(8.0f32 / 255.0);
+    let first = epoch(&mut trainer);
+    let clean = trainer.session().buffers().images;
+    let moved = |trainer: &mut Trainer<'_>| {
+        // Four images are in the last batch.
+        let count = IMAGES % BATCH;
+        let mut images = trainer.session().device().read(clean).expect("host memory");
+        images.truncate(count * SHAPE.iter().product::<usize>());
+        let found = trainer.session().read_adversarial(count).expect("host memory");
+        images.iter().zip(&found).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    };
+    assert_eq!((first.mean_eps, moved(&mut trainer)), (0.0, 0.0));
+    let second = epoch(&mut trainer);
+    // Batches of 8, 8 and 4 images at 0, 1/6 and 1/3 of the radius.
+    let expected = eps * (8.0 * 0.0 + 8.0 / 6.0 + 4.0 / 3.0) / 20.0;
+    assert!((second.mean_eps - expected).abs() < 1e-9, "{} is not {expected}", second.mean_eps);
+    let largest = moved(&mut trainer);
+    assert!(largest > 0.0 && largest <= eps / 3.0 + 1e-6, "{largest}");
+    epoch(&mut trainer);
+    let last = epoch(&mut trainer);
+    assert!((last.mean_eps - eps).abs() < 1e-9);
+    assert!(moved(&mut trainer) > eps / 2.0);
+}
+
+#[test]
+fn a_hinge_at_the_start_is_the_fixed_radius_bit_for_bit() {
+    let hinge = recipe("aft", &["epsilon.policy=hinge", "epsilon.start=0", "epsilon.end=0"]);
+    assert_eq!(run(&hinge).0, run(&recipe("aft", &[])).0);
+    let other = recipe("aft", &["epsilon.policy=hinge"]);
+    assert_ne!(run(&other).0, run(&recipe("aft", &[])).0);
+}
+
+#[test]
+fn resumed_runs_are_bit_equal() {
+    resumes_exactly(&recipe("aft", &["epsilon.policy=hinge"]));
+    resumes_exactly(&recipe("madry", &["epsilon.policy=linear", "epsilon.last=1/255", "epsilon.end=0.75"]));
+}
+
+/// Every preset trains, changes the weights, and continues bit for bit.
+#[test]
+fn presets_train_and_resume() {
+    for preset in PRESETS {
+        let recipe = recipe(preset.name, &[]);
+        let (weights, metrics) = run(&recipe);
+        assert_ne!(weights, model().values, "{}", preset.name);
+        assert!(metrics.iter().all(|m| m.loss.is_finite() && m.loss > 0.0), "{}: {metrics:?}", preset.name);
+        resumes_exactly(&recipe);
+    }
+}
+
+#[test]
+fn recipes_with_different_losses_differ() {
+    let presets = ["madry", "mixed", "trades", "mart", "alp"];
+    let same = ["attack.eps=8/255", "attack.step=2/255", "attack.start=random", "optimizer.weight_decay=0"];
+    let weights: Vec<Vec<Tensor>> = presets.iter().map(|name| run(&recipe(name, &same)).0).collect();
+    for (i, a) in weights.iter().enumerate() {
+        for (b, name) in weights.iter().zip(presets).skip(i + 1) {
+            assert_ne!(a, b, "{} and {name}", presets[i]);
+        }
+    }
+    // With no weight on what is adversarial, the gradient is that of clean images, bit for bit.
+    let clean = recipe("madry", &["attack.kind=none", "loss.kind=clean"]);
+    assert_eq!(run(&recipe("mixed", &["loss.beta=0"])).0[0], run(&clean).0[0]);
+}
