@@ -3,6 +3,7 @@
 
 mod activation;
 mod add;
+mod apgd;
 mod attack;
 mod batch_norm;
 mod batch_norm_train;
@@ -14,17 +15,21 @@ mod cross_entropy;
 mod elementwise;
 mod flatten;
 mod launch;
+mod logit_loss;
 mod matrix;
 mod normalize;
 mod optimizer;
 mod pad;
+mod per_image;
 mod pool;
 mod reduce;
+mod square;
 
 use serde::{Deserialize, Serialize};
 
 pub use activation::{Relu, ReluGrad};
 pub use add::Add;
+pub use apgd::{ApgdCheckpoint, ApgdTrack, Mix};
 pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
 pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
@@ -36,11 +41,14 @@ pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
 pub use flatten::{Flatten, Unflatten};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
+pub use logit_loss::{LogitLoss, LogitLossGrad, LogitLossKind};
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
+pub use per_image::{AccumulateDirection, CopyWhere, ImageNorm, MoveAlong, Noise, Order};
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
+pub use square::{SquareStart, SquareWindow};
 
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -150,6 +158,19 @@ operations! {
     /// Updates.
     Sgd,
     Adam,
+    /// More losses and attacks.
+    LogitLoss,
+    LogitLossGrad,
+    CopyWhere,
+    ImageNorm,
+    Noise,
+    MoveAlong,
+    AccumulateDirection,
+    Mix,
+    ApgdTrack,
+    ApgdCheckpoint,
+    SquareStart,
+    SquareWindow,
 }
 
 impl Op {
