@@ -7,8 +7,8 @@ use crate::graph::{Graph, Node, Storage, ValueId};
 use crate::ops::{
     Add, AvgPoolGrad, BatchNormGrad, BatchNormParameterGrad, BatchNormTrainGrad, ChannelAffineGrad,
     ChannelSum, Conv2dGradInput, Conv2dGradWeight, CrossEntropyGrad, Fill, Function, ImageSpread, ImageSum,
-    LargestOtherGrad, LogSoftmaxGrad, Map, MaxPoolGrad, Multiply, NormalizeGrad, Op, ReluGrad, Scale, Spread,
-    Sum, Unflatten,
+    LargestOtherGrad, LogSoftmaxGrad, LogitLossGrad, Map, MaxPoolGrad, Multiply, NormalizeGrad, Op, ReluGrad,
+    Scale, Spread, Sum, Unflatten,
 };
 use crate::shape::Shape;
 
@@ -139,6 +139,11 @@ fn rules(
         // dz = dloss * (softmax(z) - onehot)
         Op::CrossEntropy(_) => {
             out.push((0, g.add(Op::CrossEntropyGrad(CrossEntropyGrad), &[x[0], x[1], dy])?))
+        }
+        // A difference of two logits, and what divides it
+        Op::LogitLoss(loss) => {
+            let op = Op::LogitLossGrad(LogitLossGrad { kind: loss.kind });
+            out.push((0, g.add(op, &[x[0], x[1], x[2], dy])?));
         }
         // y = factor * sum(x)
         Op::Sum(sum) => {

@@ -1,9 +1,10 @@
 //! The computations that adversarial training is made of, to be timed.
 
-use crate::attacks::{Attack, Ball, Objective, Pgd, Start};
+use crate::attacks::{Aim, Attack, Ball, Objective, Pgd, Start};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::footprint::training_step;
+use crate::loss::Loss;
 use crate::model::Model;
 use crate::ops::Norm;
 use crate::optim::{Optimizer, OptimizerConfig};
@@ -71,7 +72,16 @@ impl Benchmark {
     }
 
     fn pgd(&mut self, steps: u32) -> Result<()> {
-        let attack = Pgd { ball: BALL, step: STEP, steps, start: Start::Random, restarts: 1 };
+        let attack = Pgd {
+            name: "pgd",
+            ball: BALL,
+            step: STEP,
+            steps,
+            start: Start::Random,
+            restarts: 1,
+            loss: Loss::CrossEntropy,
+            aim: Aim::Any,
+        };
         let mut objective =
             Objective::new(&mut self.session, self.count, self.seed, Purpose::TrainingAttackStart, 0);
         attack.perturb(&mut objective)
@@ -87,7 +97,7 @@ impl Benchmark {
         match workload {
             Workload::Forward => self.session.forward(self.count, Images::Adversarial)?,
             Workload::PgdStep => {
-                self.session.gradient(self.count)?;
+                self.session.gradient(self.count, Loss::CrossEntropy)?;
                 self.session.step(self.count, BALL.norm)?;
             }
             Workload::TrainStep => self.train()?,
@@ -122,7 +132,7 @@ impl Benchmark {
     fn outcome(&mut self) -> Result<[Vec<f32>; 2]> {
         self.pgd(0)?;
         let logits = self.session.logits(self.count, Images::Adversarial)?;
-        self.session.gradient(self.count)?;
+        self.session.gradient(self.count, Loss::CrossEntropy)?;
         Ok([logits, self.session.read_gradient(self.count)?])
     }
 }

@@ -50,6 +50,7 @@ mod gpu;
 mod graph;
 #[cfg(feature = "onnx")]
 mod import;
+mod loss;
 mod model;
 mod network;
 mod ops;
@@ -66,7 +67,9 @@ mod session;
 mod shape;
 
 pub use architectures::{Architecture, architectures};
-pub use attacks::{Attack, AttackSpec, Ball, Fgsm, Objective, Pgd, Start, parse_fraction};
+pub use attacks::{
+    Aim, Apgd, Attack, AttackSpec, Ball, Fgsm, MiFgsm, Objective, Pgd, Square, Start, parse_fraction,
+};
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
 pub use benchmark::{Benchmark, Workload};
@@ -76,7 +79,8 @@ pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
-    EvaluateOptions, EvaluateProgress, Outcome, ReportContext, evaluate, evaluate_and_keep, probabilities,
+    EvaluateOptions, EvaluateProgress, Order, Outcome, ReportContext, Signs, evaluate, evaluate_and_keep,
+    probabilities,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};
@@ -90,12 +94,13 @@ pub use import::{
     BatchNormState, ImportNotes, import, import_bytes, import_with_notes, reference_logits,
     reference_logits_bytes,
 };
+pub use loss::Loss;
 pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use profile::StepTime;
 pub use random::{Purpose, Stream, threefry};
-pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase};
+pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase, wilson};
 #[cfg(feature = "data")]
 pub use selftest::{Check, self_test};
 pub use session::{Buffers, Images, ModelGraph, Session};

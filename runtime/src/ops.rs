@@ -3,6 +3,7 @@
 
 mod activation;
 mod add;
+mod apgd;
 mod attack;
 mod average;
 mod batch_norm;
@@ -22,14 +23,17 @@ mod image_sum;
 mod largest_other;
 mod launch;
 mod log_softmax;
+mod logit_loss;
 mod map;
 mod multiply;
 mod normal_start;
 mod normalize;
 mod optimizer;
 mod pad;
+mod per_image;
 mod pool;
 mod reduce;
+mod square;
 mod tile;
 mod transpose_weight;
 
@@ -37,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use activation::{Relu, ReluGrad};
 pub use add::Add;
+pub use apgd::{ApgdCheckpoint, ApgdTrack, Mix};
 pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
 pub use average::Average;
 pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
@@ -54,14 +59,17 @@ pub use image_sum::{ImageSpread, ImageSum};
 pub use largest_other::{LargestOther, LargestOtherGrad};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
 pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
+pub use logit_loss::{LogitLoss, LogitLossGrad, LogitLossKind};
 pub use map::{Function, Map};
 pub use multiply::Multiply;
 pub use normal_start::NormalStart;
 pub use normalize::{Normalize, NormalizeGrad};
 pub use optimizer::{Adam, Sgd};
 pub use pad::{Pad, Slice};
+pub use per_image::{AccumulateDirection, CopyWhere, ImageNorm, MoveAlong, Noise, Order};
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
+pub use square::{SquareStart, SquareWindow};
 pub use transpose_weight::TransposeWeight;
 
 use crate::plan::Limits;
@@ -187,6 +195,19 @@ operations! {
     LargestOtherGrad,
     Average,
     NormalStart,
+    /// More losses and attacks.
+    LogitLoss,
+    LogitLossGrad,
+    CopyWhere,
+    ImageNorm,
+    Noise,
+    MoveAlong,
+    AccumulateDirection,
+    Mix,
+    ApgdTrack,
+    ApgdCheckpoint,
+    SquareStart,
+    SquareWindow,
 }
 
 impl Op {

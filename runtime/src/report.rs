@@ -84,6 +84,21 @@ fn fraction(correct: u64, images: u64) -> f64 {
     if images == 0 { 0.0 } else { correct as f64 / images as f64 }
 }
 
+/// The interval in which the accuracy on all images of this kind lies with 95% confidence, when
+/// `correct` of `images` drawn from them are correct: Wilson's score interval (1927), which stays
+/// within 0 and 1. Without images it is all of that.
+pub fn wilson(correct: u64, images: u64) -> [f64; 2] {
+    const Z: f64 = 1.959_963_984_540_054;
+    if images == 0 {
+        return [0.0, 1.0];
+    }
+    let (n, p) = (images as f64, fraction(correct, images));
+    let middle = p + Z * Z / (2.0 * n);
+    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    [((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0)]
+}
+
 impl CleanResult {
     pub fn new(correct: u64, images: u64) -> Self {
         Self { correct, accuracy: fraction(correct, images) }
@@ -161,6 +176,22 @@ mod tests {
         "#;
         let expected: toml::Table = expected.parse().unwrap();
         assert_eq!(toml::Table::try_from(&report).unwrap(), expected);
+    }
+
+    /// Wilson's formula, worked out elsewhere.
+    #[test]
+    fn intervals_are_wilsons() {
+        for (correct, images, expected) in [
+            (5, 10, [0.236_593_1, 0.763_406_9]),
+            (0, 20, [0.0, 0.161_125_2]),
+            (100, 100, [0.963_006_5, 1.0]),
+            (493, 1000, [0.462_099_4, 0.523_954_2]),
+        ] {
+            let found = wilson(correct, images);
+            let near = found.iter().zip(expected).all(|(f, e): (&f64, f64)| (f - e).abs() < 2e-6);
+            assert!(near, "{correct} of {images}: {found:?}");
+        }
+        assert_eq!(wilson(0, 0), [0.0, 1.0]);
     }
 
     #[test]

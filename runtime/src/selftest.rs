@@ -5,6 +5,7 @@ use crate::attacks::{Ball, Objective};
 use crate::device::Device;
 use crate::error::Result;
 use crate::footprint::training_step;
+use crate::loss::Loss;
 use crate::model::{Model, Preprocessing};
 use crate::network::{Layer, Network, Parameter, Role, Source};
 use crate::ops::{Add, AvgPool, BatchNorm, Conv2d, MaxPool, Norm, Op, Relu, Window};
@@ -63,7 +64,7 @@ fn results(device: Device) -> Result<Vec<(&'static str, Vec<f32>)>> {
     let mut results = vec![("forward", session.logits(IMAGES, Images::Clean)?)];
 
     session.start_clean(IMAGES)?;
-    session.gradient(IMAGES)?;
+    session.gradient(IMAGES, Loss::CrossEntropy)?;
     results.push(("gradient", session.read_gradient(IMAGES)?));
 
     for (name, norm, eps) in [("linf step", Norm::Linf, 0.1), ("l2 step", Norm::L2, 0.5)] {

@@ -7,11 +7,10 @@ use crate::device::{Device, Program};
 use crate::error::{Error, Result};
 use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
+use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::{BatchNormMode, Network};
-use crate::ops::{
-    AttackStart, AttackStep, Copy, Correct, CrossEntropy, KeepWorst, Norm, NormalStart, Normalize, Op, Sum,
-};
+use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
 use crate::shape::{Shape, Tensor};
 
 /// Which images a forward pass sees.
@@ -25,15 +24,15 @@ pub enum Images {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Task {
     Logits(Images),
-    Score,
-    Gradient,
+    Score(Loss),
+    Gradient(Loss),
     StartClean,
     StartRandom(Norm),
     StartNormal,
     Step(Norm),
     KeepWorst,
     TakeWorst,
-    Custom(&'static str),
+    Custom(&'static str, u32),
 }
 
 /// Device buffers of one batch. Images are batch x channels x height x width in [0, 1].
@@ -43,6 +42,8 @@ pub struct Buffers {
     pub adversarial: Variable,
     pub worst: Variable,
     pub labels: Variable,
+    /// The class that a targeted attack wants each image to be taken for.
+    pub targets: Variable,
     /// Data set index of each image: what its random numbers are keyed by.
     pub indices: Variable,
     pub gradient: Variable,
@@ -69,6 +70,8 @@ pub struct Session {
     mean: Variable,
     std: Variable,
     buffers: Buffers,
+    /// Further buffers, by what they are for: those of attacks that keep more than the common ones.
+    extra: HashMap<&'static str, Variable>,
     programs: HashMap<(Task, usize), Program>,
 }
 
@@ -94,6 +97,7 @@ impl Session {
             adversarial: device.variable(len)?,
             worst: device.variable(len)?,
             labels: device.variable(capacity)?,
+            targets: device.variable(capacity)?,
             indices: device.variable(capacity)?,
             gradient: device.variable(len)?,
             loss: device.variable(capacity)?,
@@ -114,6 +118,7 @@ impl Session {
             mean,
             std,
             buffers,
+            extra: HashMap::new(),
             programs: HashMap::new(),
         })
     }
@@ -199,7 +204,37 @@ impl Session {
         count: usize,
         build: impl FnOnce(&mut ModelGraph) -> Result<()>,
     ) -> Result<()> {
-        self.run_task(Task::Custom(name), count, build)
+        self.run_task(Task::Custom(name, 0), count, build)
+    }
+
+    /// As [`Session::run`], for a program that comes in several variants.
+    pub(crate) fn run_variant(
+        &mut self,
+        name: &'static str,
+        variant: u32,
+        count: usize,
+        build: impl FnOnce(&mut ModelGraph) -> Result<()>,
+    ) -> Result<()> {
+        self.run_task(Task::Custom(name, variant), count, build)
+    }
+
+    /// A buffer with room for a batch of images, made when it is first asked for.
+    pub(crate) fn extra_images(&mut self, name: &'static str) -> Result<Variable> {
+        self.extra_of(name, self.network.image_shape(self.capacity).len())
+    }
+
+    /// A buffer with one value for each image of a batch, made when it is first asked for.
+    pub(crate) fn extra_values(&mut self, name: &'static str) -> Result<Variable> {
+        self.extra_of(name, self.capacity)
+    }
+
+    fn extra_of(&mut self, name: &'static str, len: usize) -> Result<Variable> {
+        if let Some(&variable) = self.extra.get(name) {
+            return Ok(variable);
+        }
+        let variable = self.device.variable(len)?;
+        self.extra.insert(name, variable);
+        Ok(variable)
     }
 
     fn run_task(
@@ -235,6 +270,7 @@ impl Session {
             images: graph.variable(b.images, image),
             adversarial: graph.variable(b.adversarial, image),
             labels: graph.variable(b.labels, one),
+            targets: graph.variable(b.targets, one),
             parameters,
             mean,
             std,
@@ -312,15 +348,17 @@ impl Session {
         self.device.write(self.buffers.step, &vec![step; self.capacity]);
     }
 
-    /// Gradient of the summed cross-entropy at the adversarial images.
-    pub(crate) fn gradient(&mut self, count: usize) -> Result<()> {
-        self.run_task(Task::Gradient, count, |m| {
+    /// Gradient of the summed loss at the adversarial images; with it, the loss of each image and
+    /// whether it is still classified correctly.
+    pub(crate) fn gradient(&mut self, count: usize, loss: Loss) -> Result<()> {
+        self.run_task(Task::Gradient(loss), count, |m| {
             let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
-            let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
+            let losses = loss.add(m, logits)?;
             let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
             let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
             let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-            m.graph.update(Op::Copy(Copy), &[gradient], &[target])
+            m.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
+            m.score(logits, losses)
         })
     }
 
@@ -340,14 +378,11 @@ impl Session {
 
     /// Loss of each adversarial image and whether it is still classified correctly, into
     /// [`Buffers::loss`] and [`Buffers::correct`].
-    pub(crate) fn score(&mut self, count: usize) -> Result<()> {
-        self.run_task(Task::Score, count, |m| {
-            let one = Shape::per_image(count);
+    pub(crate) fn score(&mut self, count: usize, loss: Loss) -> Result<()> {
+        self.run_task(Task::Score(loss), count, |m| {
             let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
-            let loss = m.graph.variable(m.buffers.loss, one);
-            m.graph.update(Op::CrossEntropy(CrossEntropy), &[logits, m.labels], &[loss])?;
-            let correct = m.graph.variable(m.buffers.correct, one);
-            m.graph.update(Op::Correct(Correct), &[logits, m.labels], &[correct])
+            let losses = loss.add(m, logits)?;
+            m.score(logits, losses)
         })
     }
 
@@ -382,7 +417,6 @@ impl Session {
     }
 
     /// Reads the first `count` values of a per-image buffer.
-    #[cfg(feature = "data")]
     pub(crate) fn read_per_image(&mut self, variable: Variable, count: usize) -> Result<Vec<f32>> {
         let mut values = self.device.read(variable)?;
         values.truncate(count);
@@ -412,6 +446,7 @@ pub struct ModelGraph {
     pub images: ValueId,
     pub adversarial: ValueId,
     pub labels: ValueId,
+    pub targets: ValueId,
     /// One value for each of the network's parameters.
     pub parameters: Vec<ValueId>,
     pub count: usize,
@@ -431,5 +466,13 @@ impl ModelGraph {
         self.graph.set_label("normalize");
         let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
         self.network.forward(&mut self.graph, image, &self.parameters, mode)
+    }
+    /// Writes losses and correctness to their buffers.
+    fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
+        let one = Shape::per_image(self.count);
+        let loss = self.graph.variable(self.buffers.loss, one);
+        self.graph.update(Op::Copy(Copy), &[losses], &[loss])?;
+        let correct = self.graph.variable(self.buffers.correct, one);
+        self.graph.update(Op::Correct(Correct), &[logits, self.labels], &[correct])
     }
 }

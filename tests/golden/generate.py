@@ -13,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import safetensors.torch
 import torch
@@ -321,6 +322,239 @@ def write_losses():
     kl(log_p, F.log_softmax(net(adv), 1)).sum().backward()
     out["kl_attack.grad"] = adv.grad
     save("losses.safetensors", out)
+# --- attacks that adapt --------------------------------------------------------
+
+
+def threefry(key, counter):
+    """Threefry-2x32-20, on arrays of counters; the twin of runtime/src/random.rs."""
+    mask = 0xFFFFFFFF
+    keys = [key[0], key[1], 0x1BD11BDA ^ key[0] ^ key[1]]
+    x, y = [(np.asarray(c, np.uint64) + np.uint64(k)) & mask for c, k in zip(counter, keys)]
+    rotations = [13, 15, 26, 6, 17, 29, 16, 24]
+    for i in range(20):
+        x = (x + y) & mask
+        r = np.uint64(rotations[i % 8])
+        y = (((y << r) | (y >> (np.uint64(32) - r))) & mask) ^ x
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x = (x + np.uint64(keys[j % 3])) & mask
+            y = (y + np.uint64(keys[(j + 1) % 3] + j)) & mask
+    return x, y
+
+
+def subkey(key, counter):
+    return [int(word) for word in threefry(key, counter)]
+
+
+def attack_key(restart):
+    """Of seed 0 and attacks in evaluation."""
+    return subkey(subkey([0, 0], [4, 0]), [0, restart])
+
+
+def words(key, shape, first=0):
+    """Two words for each element, counted from `first`, of each image, whose index is its place."""
+    index, position = np.meshgrid(
+        np.arange(shape[0]), first + np.arange(int(np.prod(shape[1:]))), indexing="ij"
+    )
+    a, b = threefry(key, [index, position])
+    return a.reshape(shape), b.reshape(shape)
+
+
+def unit(word):
+    return torch.from_numpy((word >> np.uint64(8)).astype(np.float64) / 2**24)
+
+
+def uniform(key, shape, first=0):
+    return unit(words(key, shape, first)[0])
+
+
+def normal(key, shape):
+    a, b = map(unit, words(key, shape))
+    return (-2 * torch.log1p(-a)).sqrt() * torch.cos(2 * np.pi * b)
+
+
+def largest_other(z, y):
+    return z.scatter(1, y[:, None], -np.inf).max(1).values
+
+
+def margin(z, y, _):
+    return largest_other(z, y) - z.gather(1, y[:, None])[:, 0]
+
+
+def dlr(z, y, _):
+    top = z.sort(1, descending=True).values
+    return margin(z, y, None) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(z, y, t):
+    top = z.sort(1, descending=True).values
+    difference = z.gather(1, t[:, None])[:, 0] - z.gather(1, y[:, None])[:, 0]
+    return difference / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def cross_entropy(z, y, _):
+    return F.cross_entropy(z, y, reduction="none")
+
+
+def evaluate(net, loss, x, y, t):
+    x = x.detach().requires_grad_()
+    z = net(x)
+    losses = loss(z, y, t)
+    (grad,) = torch.autograd.grad(losses.sum(), x)
+    return losses.detach(), grad, z.argmax(1) == y
+
+
+def per_image(values):
+    return values.reshape(-1, 1, 1, 1)
+
+
+def inside(norm, x, eps, moved):
+    if norm == "linf":
+        return torch.min(torch.max(moved, x - eps), x + eps).clamp(0, 1)
+    delta = moved - x
+    length = norms(delta)
+    return (x + delta / (length + 1e-12) * length.clamp(max=eps)).clamp(0, 1)
+
+
+def along(norm, grad):
+    return grad.sign() if norm == "linf" else grad / (norms(grad) + 1e-12)
+
+
+def apgd(net, loss, norm, eps, x, y, t, steps, key):
+    """Algorithm 1 of Croce and Hein, 2020, image by image, with the authors' constants."""
+    if norm == "linf":
+        noise = 2 * uniform(key, x.shape) - 1
+        start = noise / noise.abs().flatten(1).max(1).values.reshape(-1, 1, 1, 1)
+    else:
+        noise = normal(key, x.shape)
+        start = noise / norms(noise)
+    now = (x + eps * start).clamp(0, 1)
+    losses, grad, right = evaluate(net, loss, now, y, t)
+    found = torch.where(per_image(right), x, now)
+    withstood = right.clone()
+    before, best, best_grad, best_loss = now, now, grad, losses
+    step = torch.full_like(losses, 2 * eps)
+    history, halved, at_checkpoint = [], torch.ones_like(right), losses
+    window, since = max(int(0.22 * steps), 1), 0
+    for i in range(steps):
+        a = 1.0 if i == 0 else 0.75
+        candidate = inside(norm, x, eps, now + per_image(step) * along(norm, grad))
+        mixed = now + a * (candidate - now) + (1 - a) * (now - before)
+        before, now = now, inside(norm, x, eps, mixed)
+        losses, grad, right = evaluate(net, loss, now, y, t)
+        found = torch.where(per_image(~right & withstood), now, found)
+        withstood &= right
+        better = losses > best_loss
+        best = torch.where(per_image(better), now, best)
+        best_grad = torch.where(per_image(better), grad, best_grad)
+        best_loss = torch.where(better, losses, best_loss)
+        # The authors compare the first loss with a zero.
+        history.append((losses > (last if history else 0)).double())
+        last, since = losses, since + 1
+        if since == window:
+            rises = torch.stack(history[-window:]).sum(0)
+            halve = (rises <= 0.75 * window) | (~halved & (best_loss <= at_checkpoint))
+            step = torch.where(halve, step / 2, step)
+            now = torch.where(per_image(halve), best, now)
+            grad = torch.where(per_image(halve), best_grad, grad)
+            halved, at_checkpoint = halve, best_loss
+            window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
+    # Where all are misclassified, the search may end early.
+    assert withstood.any(), "choose labels so that one image withstands"
+    return found, losses, step, grad
+
+
+def square(net, eps, x, y, queries, key):
+    """The Square attack in the linf ball, every image with its own squares."""
+    n, c, h, w = x.shape
+    sign = lambda u: torch.where(u >= 0.5, 1.0, -1.0).double()
+    stripes = sign(uniform(key, (n, c, 1, w)))
+    best = (x + eps * stripes).clamp(0, 1)
+    value = lambda x: (lambda z: (margin(z, y, None), z.argmax(1) == y))(net(x).detach())
+    best_loss, best_right = value(best)
+    found, withstood = best, best_right
+    for q in range(queries):
+        side = max(round((0.8 / (1 if q <= 10 else 2 if q <= 50 else 4) * h * w) ** 0.5), 1)
+        side = min(side, h, w)
+        draw = subkey(key, [q, 0xFFFFFFFD])
+        numbers = uniform(draw, (n, 2 + c))
+        trial = best.clone()
+        for i in range(n):
+            # As f32 products, which is what a kernel has.
+            top = int(np.float32(h - side) * np.float32(numbers[i, 0]))
+            left = int(np.float32(w - side) * np.float32(numbers[i, 1]))
+            trial[i, :, top : top + side, left : left + side] += (
+                2 * eps * sign(numbers[i, 2:])[:, None, None]
+            )
+        trial = torch.min(torch.max(trial, x - eps), x + eps).clamp(0, 1)
+        loss, right = value(trial)
+        better = (~right & best_right) | ((right == best_right) & (loss > best_loss))
+        best = torch.where(per_image(better), trial, best)
+        best_loss = torch.where(better, loss, best_loss)
+        best_right = torch.where(better, right, best_right)
+        found = torch.where(per_image(withstood), best, found)
+        withstood = best_right
+    assert best_right.any(), "choose labels so that one image withstands"
+    return found, best_loss
+
+
+def write_searches():
+    x32, labels = batch(2)
+    net = tiny_resnet().double()
+    x = x32.double()
+    z = net(x).detach()
+    # Two images that are right and stay so, others that are wrong from the start.
+    confident = (z.sort(1).values[:, -1] - z.sort(1).values[:, -2]).sort().indices[-2:]
+    labels[confident] = z.argmax(1)[confident]
+    # Where the label is third, the ratio of DLR is 1 whatever the logits are: its gradient is rounding.
+    order = z.argsort(1, descending=True)
+    labels = torch.where(order[:, 2] == labels, order[:, 1], labels)
+    eps = 8 / 255
+    out = {"x": x32, "labels": labels}
+    key = attack_key(0)
+
+    def keep(name, x, loss):
+        out[f"{name}.x"], out[f"{name}.loss"] = x, loss
+
+    others = z.scatter(1, labels[:, None], -np.inf).sort(1, descending=True).indices
+    for name, loss, target in [
+        ("apgd_ce", cross_entropy, 0),
+        ("apgd_dlr", dlr, 0),
+        ("apgd_t0", dlr_targeted, 0),
+        ("apgd_t1", dlr_targeted, 1),
+    ]:
+        for norm, radius in [("linf", eps), ("l2", 0.3)]:
+            found, losses, step, grad = apgd(
+                net, loss, norm, radius, x, labels, others[:, target], 20, key
+            )
+            keep(f"{name}_{norm}", found, losses)
+            out[f"{name}_{norm}.last_step"] = step
+            out[f"{name}_{norm}.grad"] = grad
+
+    momentum, now = torch.zeros_like(x), x
+    for _ in range(10):
+        _, grad, _ = evaluate(net, cross_entropy, now, labels, None)
+        momentum = momentum + grad / grad.abs().mean((1, 2, 3), keepdim=True)
+        now = inside("linf", x, eps, now + eps / 4 * momentum.sign())
+    keep("mi_fgsm", now, evaluate(net, cross_entropy, now, labels, None)[0])
+
+    # -relu(z[y] - max z[other] + 50): Carlini and Wagner's f6 as PGD maximises it.
+    kappa = lambda z, y, _: -(50 - margin(z, y, None)).clamp(min=0)
+    now = (x + eps * (2 * uniform(key, x.shape) - 1)).clamp(0, 1)
+    for _ in range(10):
+        _, grad, _ = evaluate(net, kappa, now, labels, None)
+        now = inside("linf", x, eps, now + eps / 4 * grad.sign())
+    keep("cw", now, evaluate(net, margin, now, labels, None)[0])
+
+    now = (x + eps * (2 * uniform(key, x.shape) - 1)).clamp(0, 1)
+    towards = lambda z, y, t: -F.cross_entropy(z, t, reduction="none")
+    for _ in range(10):
+        _, grad, _ = evaluate(net, towards, now, labels, others[:, 0])
+        now = inside("linf", x, eps, now + eps / 4 * grad.sign())
+    keep("pgd_t", now, evaluate(net, towards, now, labels, others[:, 0])[0])
+
+    keep("square", *square(net, eps, x, labels, 120, key))
+    save("searches.safetensors", out)
 
 
 # --- single operators ----------------------------------------------------------
@@ -501,4 +735,5 @@ write_tiny_resnet()
 write_training()
 write_attacks()
 write_losses()
+write_searches()
 write_ops()

@@ -3,11 +3,13 @@
 //! A case is data. The same list drives the comparison of GPU and CPU, the checks of the shaders'
 //! bindings and parameters, and the checks of plans.
 
+pub mod adaptive;
 pub mod attack;
 pub mod classification;
 pub mod convolution;
 pub mod elementwise;
 pub mod normalization;
+pub mod per_image;
 pub mod reduction;
 pub mod update;
 pub mod window;
@@ -156,6 +158,8 @@ pub fn all() -> Vec<Case> {
         reduction::cases(),
         classification::cases(),
         attack::cases(),
+        per_image::cases(),
+        adaptive::cases(),
         update::cases(),
     ]
     .concat()

@@ -6,8 +6,8 @@
 
 use adamant::op::{
     Add, AvgPool, BatchNorm, BatchNormTrain, ChannelAffine, Conv2d, Copy, Correct, CrossEntropy, Flatten,
-    Function, ImageSpread, ImageSum, LargestOther, LogSoftmax, Map, MaxPool, Multiply, Normalize, Op, Pad,
-    Relu, Scale, Slice, Spread, Sum,
+    Function, ImageSpread, ImageSum, LargestOther, LogSoftmax, LogitLoss, LogitLossKind, Map, MaxPool,
+    Multiply, Normalize, Op, Pad, Relu, Scale, Slice, Spread, Sum,
 };
 use adamant::{Device, Error, Graph, Result, Shape, Tensor, ValueId, Variable, differentiate};
 use adamant_tests::cases::convolution::GEOMETRIES;
@@ -298,6 +298,24 @@ fn cross_entropy() {
             1,
         ),
     ]);
+}
+
+#[test]
+fn logit_losses() {
+    let each = Shape::per_image(5);
+    // No two logits so near that a step changes their order, where the losses have kinks.
+    let inputs = [Input::Distinct(shape(5, 1, 1, 6)), Input::Below(each, 6), Input::Below(each, 6)];
+    let kinds = [
+        LogitLossKind::Margin { confidence: 0.5 },
+        LogitLossKind::Dlr,
+        LogitLossKind::TargetMargin,
+        LogitLossKind::TargetDlr,
+    ];
+    check_all(
+        &kinds.map(|kind| {
+            (Case::new(&format!("{kind:?}"), Op::LogitLoss(LogitLoss { kind }), inputs.clone()), 1)
+        }),
+    );
 }
 
 /// Image -> conv -> relu -> linear -> loss, and the gradient of what is asked for.

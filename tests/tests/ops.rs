@@ -76,6 +76,16 @@ fn attacks() {
 }
 
 #[test]
+fn per_image() {
+    check_twins(&cases::per_image::cases());
+}
+
+#[test]
+fn adaptive_attacks() {
+    check_twins(&cases::adaptive::cases());
+}
+
+#[test]
 fn updates() {
     check_twins(&cases::update::cases());
 }

@@ -225,7 +225,7 @@ pub struct FinetuneArgs {
 pub enum Suite {
     /// fgsm, and pgd with 20 steps
     Quick,
-    /// fgsm, pgd with 20 steps, and pgd with 50 steps and 5 restarts
+    /// fgsm, pgd with 20 steps, apgd-ce and apgd-t
     Standard,
 }
 
@@ -251,19 +251,27 @@ Examples:
       --require-accuracy 0.85 --require-robust 0.40 --json result.json
 
 Without --attack and --suite, the suite is quick. An image counts as robust when
-it is classified correctly both clean and attacked.")]
+it is classified correctly both clean and attacked; with --in-turn, when it withstood
+the attacks before as well.
+
+Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
+pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
+square. docs/warnings.md says what the warnings mean.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
     /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
-    /// fgsm or pgd, with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
+    /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
     #[arg(long = "attack", value_name = "A[:K=V,...]")]
     pub attacks: Vec<String>,
     /// A set of attacks
     #[arg(long, value_enum)]
     pub suite: Option<Suite>,
+    /// Each attack meets only the images that withstood those before it
+    #[arg(long)]
+    pub in_turn: bool,
     #[command(flatten)]
     pub ball: BallArgs,
     /// Exit with 1 when the clean accuracy, 0 to 1, is lower
@@ -296,7 +304,7 @@ pub struct AttackArgs {
     /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
-    /// fgsm or pgd, with settings: pgd:eps=8/255,steps=50,restarts=5
+    /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; `evaluate --help` lists them
     #[arg(long, value_name = "A[:K=V,...]", default_value = "pgd")]
     pub attack: String,
     /// Folder for the adversarial images

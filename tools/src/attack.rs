@@ -1,16 +1,16 @@
 //! `adamant attack`: robust accuracy under one attack, and the images that it found.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use adamant::Batch;
+use adamant::Order;
 use adamant::op::Norm;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::args::AttackArgs;
-use crate::measure::{Measurement, open_device, parse_attacks, table};
+use crate::measure::{Measurement, Printed, open_device, parse_attacks, table};
 use crate::model::Loaded;
 use crate::progress::Console;
 use crate::{Outcome, data, output};
@@ -26,11 +26,12 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
         data: &data,
         split: images.split.name(),
         attacks: &attacks,
+        order: Order::Independent,
         batch: images.batch.resolve(data.shape),
         seed: images.seed,
     };
-    let report = measurement.run(&loaded, device, console, |_, batch, found| match &mut saved {
-        Some(saved) => saved.add(batch, found),
+    let report = measurement.run(&loaded, device, console, |_, at, found| match &mut saved {
+        Some(saved) => saved.put(at, found),
         None => Ok(()),
     })?;
     if let Some(saved) = saved {
@@ -50,7 +51,7 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
             indices: (data.offset()..data.offset() + data.len()).collect(),
         })?;
     }
-    output::result(&args.json, &report, &table(&report))?;
+    output::result(&args.json, &Printed::new(&report, measurement.order, data.offset()), &table(&report))?;
     Ok(Outcome::Done)
 }
 
@@ -77,7 +78,7 @@ struct Manifest<'a> {
 /// Adversarial images as raw numbers: an 8-bit image file would round them, some out of the ball.
 struct Saved<'a> {
     folder: &'a Path,
-    file: BufWriter<File>,
+    file: File,
 }
 
 impl<'a> Saved<'a> {
@@ -85,16 +86,22 @@ impl<'a> Saved<'a> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let path = folder.join("images.f32");
         let file = File::create(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { folder, file: BufWriter::new(file) })
+        Ok(Self { folder, file })
     }
 
-    fn add(&mut self, _: &Batch, images: &[f32]) -> adamant::Result<()> {
-        let mut write = || images.iter().try_for_each(|x| self.file.write_all(&x.to_le_bytes()));
+    /// Writes image number `at`, over what was there: a later attempt may find more.
+    fn put(&mut self, at: usize, image: &[f32]) -> adamant::Result<()> {
+        let bytes: Vec<u8> = image.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let start = at as u64 * bytes.len() as u64;
+        let mut write = || {
+            self.file.seek(SeekFrom::Start(start))?;
+            self.file.write_all(&bytes)
+        };
         write().map_err(|source| adamant::Error::Io { path: self.folder.join("images.f32"), source })
     }
 
-    fn finish(mut self, manifest: &Manifest<'_>) -> Result<()> {
-        self.file.flush().with_context(|| self.folder.join("images.f32").display().to_string())?;
+    fn finish(self, manifest: &Manifest<'_>) -> Result<()> {
+        self.file.sync_all().with_context(|| self.folder.join("images.f32").display().to_string())?;
         let path = self.folder.join("manifest.json");
         fs::write(&path, serde_json::to_string(manifest)? + "\n").with_context(|| path.display().to_string())
     }

@@ -1,9 +1,10 @@
 //! `adamant evaluate`: clean and robust accuracy.
 
+use adamant::Order;
 use anyhow::Result;
 
 use crate::args::{EvaluateArgs, Suite};
-use crate::measure::{Measurement, open_device, parse_attacks, table};
+use crate::measure::{Measurement, Printed, open_device, parse_attacks, table};
 use crate::model::Loaded;
 use crate::output::{self, percent};
 use crate::progress::Console;
@@ -13,7 +14,7 @@ impl Suite {
     const fn attacks(self) -> &'static [&'static str] {
         match self {
             Self::Quick => &["fgsm", "pgd:steps=20"],
-            Self::Standard => &["fgsm", "pgd:steps=20", "pgd:steps=50,restarts=5"],
+            Self::Standard => &["fgsm", "pgd:steps=20", "apgd-ce", "apgd-t"],
         }
     }
 }
@@ -24,6 +25,8 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     let suite = args.suite.or_else(|| attacks.is_empty().then_some(Suite::Quick));
     attacks.extend(parse_attacks(suite.map_or(&[], Suite::attacks), &args.ball)?);
 
+    let order = if args.in_turn { Order::InTurn } else { Order::Independent };
+
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let images = &args.images;
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
@@ -32,11 +35,12 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         data: &data,
         split: images.split.name(),
         attacks: &attacks,
+        order,
         batch: images.batch.resolve(data.shape),
         seed: images.seed,
     };
     let report = measurement.run(&loaded, device, console, |_, _, _| Ok(()))?;
-    output::result(&args.json, &report, &table(&report))?;
+    output::result(&args.json, &Printed::new(&report, order, data.offset()), &table(&report))?;
 
     let targets = [
         ("--require-accuracy", args.require_accuracy, "clean accuracy", report.clean.accuracy),

@@ -1,10 +1,13 @@
 //! Evaluating with a progress bar, and the table of what was found.
 
+use std::time::Instant;
+
 use adamant::{
-    AttackResult, AttackSpec, Batch, Dataset, Device, DeviceChoice, EvaluateOptions, EvaluationReport,
-    ReportContext, Session, evaluate_and_keep,
+    AttackResult, AttackSpec, Dataset, Device, DeviceChoice, EvaluateOptions, EvaluateProgress,
+    EvaluationReport, Order, ReportContext, Session, evaluate_and_keep, wilson,
 };
 use anyhow::{Result, bail};
+use serde::Serialize;
 
 use crate::args::BallArgs;
 use crate::model::Loaded;
@@ -28,36 +31,51 @@ pub struct Measurement<'a> {
     /// `train` or `test`.
     pub split: &'a str,
     pub attacks: &'a [AttackSpec],
+    pub order: Order,
     pub batch: usize,
     pub seed: u64,
 }
 
 impl Measurement<'_> {
-    /// Measures a model; `keep` gets the adversarial images of each attack and batch.
+    /// Measures a model; `keep` gets the position of an attack and of an image, and what the attack
+    /// made of it.
     pub fn run(
         &self,
         loaded: &Loaded,
         device: Device,
         console: &Console,
-        keep: impl FnMut(usize, &Batch, &[f32]) -> adamant::Result<()>,
+        keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
     ) -> Result<EvaluationReport> {
         let stop = stop_on_interrupt()?;
         let batch = self.batch.min(self.data.len()).max(1);
         let mut session = Session::new(device, &loaded.model, batch)?;
         let options = EvaluateOptions { attacks: self.attacks, batch, seed: self.seed, stop };
         let bar = console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})");
+        let mut milestones = Milestones::new(self.attacks.len() > 1, self.data.len());
         let found = evaluate_and_keep(
             &mut session,
             self.data,
             &options,
+            self.order,
             |progress| {
                 bar.set_position((progress.fraction * 1000.0) as u64);
+                let (done, images) = (progress.images_done, progress.images);
+                let (attempt, attempts) = progress.attempt;
                 bar.set_message(match progress.attack {
-                    Some((name, _)) => {
-                        format!("{name}, image {} of {}", progress.images_done, progress.images)
+                    Some((name, robust)) if attempts > 1 => {
+                        format!(
+                            "{name} {} of {attempts}, image {done} of {images}, {robust} robust",
+                            attempt + 1
+                        )
                     }
-                    None => format!("image {} of {}", progress.images_done, progress.images),
+                    Some((name, robust)) => {
+                        format!("{name}, image {done} of {images}, {robust} robust")
+                    }
+                    None => format!("image {done} of {images}"),
                 });
+                if let Some(line) = milestones.pass(&progress) {
+                    bar.suspend(|| console.line(&line));
+                }
             },
             keep,
         );
@@ -82,6 +100,73 @@ impl Measurement<'_> {
     }
 }
 
+/// Tells when an attack has ended: a long evaluation shows what it has found so far.
+struct Milestones {
+    wanted: bool,
+    images: usize,
+    start: Instant,
+    seen: Option<(String, u64)>,
+}
+
+impl Milestones {
+    fn new(wanted: bool, images: usize) -> Self {
+        Self { wanted, images, start: Instant::now(), seen: None }
+    }
+
+    /// A line about the attack that ended, when another one has begun.
+    fn pass(&mut self, progress: &EvaluateProgress<'_>) -> Option<String> {
+        let (name, robust) = progress.attack?;
+        let before = self.seen.replace((name.to_owned(), robust));
+        let (before, stood) = before.filter(|(before, _)| self.wanted && before != name)?;
+        let part = percent(stood as f64 / self.images as f64);
+        let time = duration(self.start.elapsed().as_secs_f64());
+        Some(format!("{before}: {part} robust, {time} so far"))
+    }
+}
+
+/// What the report leaves to say: the order of the attacks, and how far the numbers can be trusted for
+/// images that were not among these.
+#[derive(Serialize)]
+pub struct Printed<'a> {
+    #[serde(flatten)]
+    pub report: &'a EvaluationReport,
+    /// `independent`, or `in-turn`: then an attack's `robust_correct` counts the images that withstood
+    /// it and all before it.
+    pub order: &'static str,
+    /// Position in the split of the first image.
+    pub first_image: usize,
+    pub intervals: Intervals,
+}
+
+/// Wilson's intervals, 95%, of every accuracy.
+#[derive(Serialize)]
+pub struct Intervals {
+    pub confidence: f64,
+    pub clean: [f64; 2],
+    pub attacks: Vec<[f64; 2]>,
+    pub worst_case: [f64; 2],
+}
+
+impl<'a> Printed<'a> {
+    pub fn new(report: &'a EvaluationReport, order: Order, first_image: usize) -> Self {
+        let of = |correct| wilson(correct, report.images);
+        Self {
+            report,
+            order: match order {
+                Order::Independent => "independent",
+                Order::InTurn => "in-turn",
+            },
+            first_image,
+            intervals: Intervals {
+                confidence: 0.95,
+                clean: of(report.clean.correct),
+                attacks: report.attacks.iter().map(|a| of(a.robust_correct)).collect(),
+                worst_case: of(report.worst_case.robust_correct),
+            },
+        }
+    }
+}
+
 /// Parses attacks as the command line names them.
 pub fn parse_attacks(texts: &[impl AsRef<str>], ball: &BallArgs) -> Result<Vec<AttackSpec>> {
     Ok(texts
@@ -93,7 +178,11 @@ pub fn parse_attacks(texts: &[impl AsRef<str>], ball: &BallArgs) -> Result<Vec<A
 /// `pgd linf 8/255, 20 steps of 2/255, 5 starts`.
 pub fn describe(attack: &AttackResult) -> String {
     let mut text = format!("{} {} {}", attack.name, attack.norm, pixels(attack.eps));
-    if attack.steps > 1 {
+    if attack.name == "square" {
+        text += &format!(", {} queries", attack.steps);
+    } else if attack.name.starts_with("apgd") {
+        text += &format!(", {} steps", attack.steps);
+    } else if attack.steps > 1 {
         text += &format!(", {} steps of {}", attack.steps, pixels(attack.step));
     }
     if attack.restarts > 1 {
@@ -120,5 +209,14 @@ pub fn table(report: &EvaluationReport) -> String {
         let worst = &report.worst_case;
         row("worst of these for each image", worst.robust_accuracy, worst.robust_correct, String::new());
     }
+    let interval = |correct| {
+        let [low, high] = wilson(correct, report.images);
+        format!("{} to {}", percent(low), percent(high))
+    };
+    text += &format!("\n95% confidence: clean {}", interval(report.clean.correct));
+    if !report.attacks.is_empty() {
+        text += &format!(", attacked {}", interval(report.worst_case.robust_correct));
+    }
+    text.push('\n');
     text
 }

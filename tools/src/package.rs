@@ -60,6 +60,7 @@ fn measure(
         data: &data,
         split: images.split.name(),
         attacks: &attacks,
+        order: adamant::Order::Independent,
         batch: images.batch.resolve(data.shape),
         seed: images.seed,
     };

@@ -18,7 +18,7 @@ impl Attack for Fgsm {
         self.ball
     }
 
-    fn perturb(&self, objective: &mut Objective<'_>) -> Result<()> {
+    fn attempt(&self, objective: &mut Objective<'_>, _attempt: u32) -> Result<()> {
         objective.set_ball(&self.ball, self.ball.eps);
         objective.start_clean()?;
         objective.gradient()?;

@@ -1,19 +1,79 @@
 //! Attacks by name: `pgd:eps=8/255,steps=20`.
 
-use super::{Attack, Ball, Fgsm, Pgd, Start};
+use super::{Aim, Apgd, Attack, Ball, Fgsm, MiFgsm, Pgd, Square, Start};
 use crate::error::{Error, Result};
+use crate::loss::Loss;
 use crate::ops::Norm;
 
-/// What the attacks are called and what they take.
-const ATTACKS: &[(&str, &[&str])] =
-    &[("fgsm", &["norm", "eps"]), ("pgd", &["norm", "eps", "step", "steps", "start", "restarts"])];
+/// An attack that can be asked for by name.
+struct Known {
+    name: &'static str,
+    /// The settings that it takes.
+    settings: &'static [&'static str],
+    /// What `steps` is when it is not given.
+    steps: u32,
+    /// The length of a step when it is not given.
+    step: DefaultStep,
+    start: Start,
+    /// The norms of its ball.
+    norms: &'static [Norm],
+}
+
+#[derive(Clone, Copy)]
+enum DefaultStep {
+    /// This part of eps.
+    Part(f32),
+    /// Madry's rule: 2.5 eps / steps.
+    Madry,
+}
+
+const BOTH: &[Norm] = &[Norm::Linf, Norm::L2];
+const STEPPED: &[&str] = &["norm", "eps", "step", "steps"];
+const STARTED: &[&str] = &["norm", "eps", "step", "steps", "start", "restarts"];
+const ADAPTIVE: &[&str] = &["norm", "eps", "steps", "restarts"];
+
+/// Steps and step lengths where a paper or its authors' code has no rule of its own are PGD's.
+const ATTACKS: &[Known] = &[
+    known("fgsm", &["norm", "eps"], 1, DefaultStep::Part(1.0), Start::Clean),
+    known("bim", STEPPED, 10, DefaultStep::Part(0.25), Start::Clean),
+    known("pgd", STARTED, 20, DefaultStep::Madry, Start::Random),
+    known("pgd-t", STARTED, 20, DefaultStep::Madry, Start::Random),
+    known("pgd-random-target", STARTED, 20, DefaultStep::Madry, Start::Random),
+    known("cw", STARTED, 30, DefaultStep::Part(0.25), Start::Random),
+    known("mi-fgsm", STEPPED, 10, DefaultStep::Part(0.25), Start::Clean),
+    known("apgd-ce", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
+    known("apgd-dlr", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
+    known("apgd-t", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
+    Known {
+        norms: &[Norm::Linf],
+        ..known(
+            "square",
+            &["norm", "eps", "queries", "restarts"],
+            5000,
+            DefaultStep::Part(0.0),
+            Start::Random,
+        )
+    },
+];
+
+const fn known(
+    name: &'static str,
+    settings: &'static [&'static str],
+    steps: u32,
+    step: DefaultStep,
+    start: Start,
+) -> Known {
+    Known { name, settings, steps, step, start, norms: BOTH }
+}
 
 /// An attack with its settings, as the command line and recipes name it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttackSpec {
     pub kind: String,
     pub ball: Ball,
+    /// Length of a step, or of the first where it adapts; 0 where there are no steps.
     pub step: f32,
+    /// Steps of one attempt; for Square, queries.
     pub steps: u32,
     pub start: Start,
     pub restarts: u32,
@@ -37,13 +97,18 @@ pub fn parse_fraction(text: &str) -> Result<f32> {
 }
 
 impl AttackSpec {
+    /// The names of all attacks.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ATTACKS.iter().map(|known| known.name)
+    }
+
     /// Parses `NAME[:KEY=VALUE,...]`. `norm` and `eps` are used where the text has none; eps
-    /// defaults to 8/255 for linf and 0.5 for l2. PGD defaults to 20 steps of 2.5 eps / steps from a
-    /// random start (Madry's rule).
+    /// defaults to 8/255 for linf and 0.5 for l2. The other defaults are those of each attack's paper:
+    /// PGD, for one, takes 20 steps of 2.5 eps / steps from a random start (Madry's rule).
     pub fn parse(text: &str, norm: Option<Norm>, eps: Option<f32>) -> Result<Self> {
         let (kind, settings) = text.split_once(':').unwrap_or((text, ""));
-        let Some((_, known)) = ATTACKS.iter().find(|(name, _)| *name == kind) else {
-            let names: Vec<&str> = ATTACKS.iter().map(|(name, _)| *name).collect();
+        let Some(known) = ATTACKS.iter().find(|known| known.name == kind) else {
+            let names: Vec<&str> = Self::names().collect();
             return Err(Error::Config(format!("unknown attack '{kind}'; there are {}", names.join(", "))));
         };
         let mut values = std::collections::HashMap::new();
@@ -52,10 +117,10 @@ impl AttackSpec {
                 .split_once('=')
                 .ok_or_else(|| Error::Config(format!("'{setting}' in attack '{text}': write KEY=VALUE")))?;
             let key = key.trim();
-            if !known.contains(&key) {
+            if !known.settings.contains(&key) {
                 return Err(Error::Config(format!(
                     "attack '{kind}' has no setting '{key}'; it has {}",
-                    known.join(", ")
+                    known.settings.join(", ")
                 )));
             }
             values.insert(key, value.trim());
@@ -76,15 +141,15 @@ impl AttackSpec {
             }
             None => Ok(default),
         };
-        let steps = whole("steps", if kind == "fgsm" { 1 } else { 20 })?;
-        let step = match values.get("step") {
-            Some(text) => parse_fraction(text)?,
-            None if kind == "fgsm" => eps,
-            None => 2.5 * eps / steps.max(1) as f32,
+        let steps = whole(if kind == "square" { "queries" } else { "steps" }, known.steps)?;
+        let step = match (values.get("step"), known.step) {
+            (Some(text), _) => parse_fraction(text)?,
+            (None, DefaultStep::Part(part)) => part * eps,
+            (None, DefaultStep::Madry) => 2.5 * eps / steps.max(1) as f32,
         };
         let start = match values.get("start").copied() {
-            None if kind == "fgsm" => Start::Clean,
-            None | Some("random") => Start::Random,
+            None => known.start,
+            Some("random") => Start::Random,
             Some("clean") => Start::Clean,
             Some("normal") => Start::Normal,
             Some(other) => {
@@ -103,6 +168,20 @@ impl AttackSpec {
         Ok(spec)
     }
 
+    /// Whether it follows the gradient of the model itself, step after step.
+    pub fn white_box(&self) -> bool {
+        self.kind != "square"
+    }
+
+    /// The passes that an image takes in one step of one attempt, where a forward pass is 1 and a
+    /// gradient another.
+    pub fn passes(&self) -> f64 {
+        match self.kind.as_str() {
+            "square" => 1.0,
+            _ => 2.0,
+        }
+    }
+
     /// Refuses settings out of their range.
     pub fn check(&self) -> Result<()> {
         let positive = |name: &str, x: f32| match x.is_finite() && x >= 0.0 {
@@ -116,6 +195,16 @@ impl AttackSpec {
         if self.steps == 0 || self.restarts == 0 {
             return Err(Error::Config(format!("attack {}: at least one step and one restart", self.kind)));
         }
+        let known = ATTACKS.iter().find(|known| known.name == self.kind);
+        if let Some(known) = known.filter(|known| !known.norms.contains(&self.ball.norm)) {
+            let norms: Vec<String> = known.norms.iter().map(Norm::to_string).collect();
+            return Err(Error::Config(format!(
+                "attack {} has no {} form; it has {}",
+                self.kind,
+                self.ball.norm,
+                norms.join(", ")
+            )));
+        }
         if self.ball.norm == Norm::Linf && self.ball.eps > 1.0 {
             return Err(Error::Config(format!(
                 "attack {}: eps {} is beyond the range of a pixel, [0, 1]; did you mean {}/255?",
@@ -128,9 +217,20 @@ impl AttackSpec {
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
         let Self { ball, step, steps, start, restarts, .. } = *self;
+        let pgd = |name, loss, aim| Box::new(Pgd { name, ball, step, steps, start, restarts, loss, aim });
+        let apgd = |name, loss, aim| Box::new(Apgd { name, ball, steps, restarts, loss, aim });
         match self.kind.as_str() {
             "fgsm" => Box::new(Fgsm { ball }),
-            _ => Box::new(Pgd { ball, step, steps, start, restarts }),
+            "bim" => pgd("bim", Loss::CrossEntropy, Aim::Any),
+            "pgd-t" => pgd("pgd-t", Loss::TargetCrossEntropy, Aim::Likely),
+            "pgd-random-target" => pgd("pgd-random-target", Loss::TargetCrossEntropy, Aim::Random),
+            "cw" => pgd("cw", Loss::CarliniWagner, Aim::Any),
+            "mi-fgsm" => Box::new(MiFgsm { ball, step, steps }),
+            "apgd-ce" => apgd("apgd-ce", Loss::CrossEntropy, Aim::Any),
+            "apgd-dlr" => apgd("apgd-dlr", Loss::Dlr, Aim::Any),
+            "apgd-t" => apgd("apgd-t", Loss::TargetDlr, Aim::Likely),
+            "square" => Box::new(Square { ball, queries: steps, restarts }),
+            _ => pgd("pgd", Loss::CrossEntropy, Aim::Any),
         }
     }
 }
@@ -174,10 +274,29 @@ mod tests {
         assert_eq!((spec.ball.norm, spec.ball.eps, spec.step), (Norm::L2, 0.5, 0.5));
     }
 
+    /// An attack that `build` does not know would silently be PGD.
+    #[test]
+    fn every_name_builds_its_attack() {
+        for name in AttackSpec::names() {
+            assert_eq!(AttackSpec::parse(name, None, None).unwrap().build().name(), name);
+        }
+    }
+
+    #[test]
+    fn defaults_follow_the_papers() {
+        let spec = |text| AttackSpec::parse(text, None, Some(0.04)).unwrap();
+        assert_eq!((spec("bim").steps, spec("bim").step, spec("bim").start), (10, 0.01, Start::Clean));
+        assert_eq!((spec("apgd-t").steps, spec("apgd-t").step), (100, 0.08));
+        assert_eq!(spec("square").steps, 5000);
+        assert_eq!(spec("square:queries=70").steps, 70);
+    }
+
     #[test]
     fn mistakes_are_named() {
         let message = |text| AttackSpec::parse(text, None, None).unwrap_err().to_string();
-        assert!(message("pdg").contains("fgsm, pgd"));
+        assert!(message("pdg").contains("fgsm, bim, pgd"));
+        assert!(message("square:norm=l2").contains("has no l2 form"));
+        assert!(message("square:steps=7").contains("queries"));
         assert!(message("pgd:stepz=3").contains("'stepz'"));
         assert!(message("pgd:eps=8").contains("8/255"));
         assert!(message("pgd:steps=0").contains("at least one step"));

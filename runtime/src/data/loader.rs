@@ -54,6 +54,16 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The images at `positions` of `dataset`, in that order, as they are.
+    ///
+    /// # Panics
+    /// When there is no image at a position.
+    pub fn gather(dataset: &Dataset, positions: &[u32]) -> Self {
+        assemble(dataset, &LoaderOptions::default(), positions)
+    }
+}
+
 /// One epoch: an iterator of batches that depends on nothing but the data and the options.
 pub struct Loader {
     /// `None` once dropping has begun.

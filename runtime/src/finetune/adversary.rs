@@ -6,6 +6,7 @@ use crate::attacks::Objective;
 use crate::autodiff::differentiate;
 use crate::error::Result;
 use crate::graph::Variable;
+use crate::loss::Loss;
 use crate::network::BatchNormMode;
 use crate::ops::{Copy, Op, Sum};
 use crate::random::Purpose;
@@ -61,7 +62,7 @@ impl Adversary {
     /// [`Buffers::gradient`](crate::Buffers::gradient).
     pub fn gradient(&self, session: &mut Session, count: usize) -> Result<()> {
         match self.clean {
-            None => session.gradient(count),
+            None => session.gradient(count, Loss::CrossEntropy),
             Some(clean) => {
                 remember_clean(session, count, clean)?;
                 kl_gradient(session, count, clean)

@@ -2,7 +2,8 @@
 
 use adamant::Shape;
 use adamant::op::{
-    Correct, CrossEntropy, CrossEntropyGrad, LargestOther, LargestOtherGrad, LogSoftmax, LogSoftmaxGrad, Op,
+    Correct, CrossEntropy, CrossEntropyGrad, LargestOther, LargestOtherGrad, LogSoftmax, LogSoftmaxGrad,
+    LogitLoss, LogitLossGrad, LogitLossKind, Op,
 };
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal};
@@ -28,6 +29,71 @@ fn all(name: &str, logits: Input, labels: Input) -> [Case; 7] {
         Case::new(name, Op::LargestOtherGrad(LargestOtherGrad), with_gradient).within(Tolerance::Exact),
         Case::new(name, Op::Correct(Correct), inputs).within(Tolerance::Exact),
     ]
+}
+
+/// Every loss of logits that this number of classes has, and its gradient.
+fn logit_losses(name: &str, logits: &Input, labels: &Input, targets: &Input) -> Vec<Case> {
+    let dloss = Input::Normal(labels.shape(), 1.0);
+    let kinds = [
+        LogitLossKind::Margin { confidence: f32::INFINITY },
+        LogitLossKind::Margin { confidence: 0.5 },
+        LogitLossKind::Dlr,
+        LogitLossKind::TargetMargin,
+        LogitLossKind::TargetDlr,
+    ];
+    let mut cases = Vec::new();
+    for kind in kinds.into_iter().filter(|k| k.classes() <= logits.shape().channels()) {
+        let name = format!("{kind:?}, {name}");
+        let inputs = [logits.clone(), labels.clone(), targets.clone()];
+        cases.push(Case::new(&name, Op::LogitLoss(LogitLoss { kind }), inputs.clone()));
+        let inputs = [&inputs[..], std::slice::from_ref(&dloss)].concat();
+        cases.push(Case::new(&name, Op::LogitLossGrad(LogitLossGrad { kind }), inputs));
+    }
+    cases
+}
+
+fn all_logit_losses() -> Vec<Case> {
+    let random = |name: &str, batch: usize, classes: usize| {
+        let each = Shape::per_image(batch);
+        let labels = Input::Below(each, classes as u32);
+        let targets = Input::Below(each, classes as u32);
+        // No ties: the rank of a logit must not hang on rounding.
+        logit_losses(name, &Input::Distinct(logits(batch, classes)), &labels, &targets)
+    };
+    let mut cases: Vec<Case> = [
+        random("2 classes", 7, 2),
+        random("3 classes", 7, 3),
+        random("4 classes", 9, 4),
+        random("10 classes", 128, 10),
+        random("1000 classes", 3, 1000),
+        random("one image", 1, 5),
+    ]
+    .concat();
+    let each = Shape::per_image(PAST_ONE_GRID_ROW);
+    // Two classes have one order of labels and rivals, whatever the logits are.
+    cases.extend(logit_losses(
+        "past one grid row",
+        &normal(logits(PAST_ONE_GRID_ROW, 2)),
+        &Input::Below(each, 2),
+        &Input::Below(each, 2),
+    ));
+    // Equal logits in every place, and the label in each rank: ties go to the lowest class.
+    let rows = [
+        [3.0, 3.0, 1.0, 0.0],
+        [3.0, 1.0, 3.0, 3.0],
+        [2.0, 2.0, 2.0, -1.0],
+        [0.0, 1.0, 2.0, 3.0],
+        [3.0, 2.0, 1.0, 0.0],
+        [0.0, 3.0, 2.0, 1.0],
+    ];
+    let each = Shape::per_image(rows.len());
+    cases.extend(logit_losses(
+        "ties",
+        &Input::Given(logits(rows.len(), 4), rows.concat()),
+        &Input::Integers(each, vec![0, 3, 1, 1, 2, 3]),
+        &Input::Integers(each, vec![1, 0, 2, 0, 2, 1]),
+    ));
+    cases
 }
 
 pub fn cases() -> Vec<Case> {
@@ -88,5 +154,6 @@ pub fn cases() -> Vec<Case> {
         )
         .within(Tolerance::Close),
     );
+    cases.extend(all_logit_losses());
     cases
 }

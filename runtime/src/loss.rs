@@ -1,0 +1,53 @@
+//! What an attack raises: one number for each image, larger where the model is nearer to a mistake.
+
+use crate::error::Result;
+use crate::graph::ValueId;
+use crate::ops::{CrossEntropy, LogitLoss, LogitLossKind, Op, Scale};
+use crate::session::ModelGraph;
+
+/// A loss of an attack. Those with a target read [`crate::Buffers::targets`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Loss {
+    #[default]
+    CrossEntropy,
+    /// Minus the cross-entropy of the target.
+    TargetCrossEntropy,
+    /// The largest other logit minus the label's: positive where the model is wrong.
+    Margin,
+    /// The margin up to 50 (Carlini and Wagner's f6 with kappa = 50, as PGD maximises it in Madry et
+    /// al., 2018).
+    CarliniWagner,
+    /// Difference of logits ratio (Croce and Hein, 2020).
+    Dlr,
+    TargetDlr,
+    /// The target's logit minus the label's.
+    TargetMargin,
+}
+
+impl Loss {
+    /// The loss that serves instead where there are too few classes for this one.
+    pub fn for_classes(self, classes: usize) -> Self {
+        match self {
+            Self::Dlr if classes < LogitLossKind::Dlr.classes() => Self::Margin,
+            Self::TargetDlr if classes < LogitLossKind::TargetDlr.classes() => Self::TargetMargin,
+            other => other,
+        }
+    }
+
+    /// Adds the loss of each image to a graph that has logits.
+    pub(crate) fn add(self, m: &mut ModelGraph, logits: ValueId) -> Result<ValueId> {
+        let kind = match self {
+            Self::CrossEntropy => return m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels]),
+            Self::TargetCrossEntropy => {
+                let loss = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.targets])?;
+                return m.graph.add(Op::Scale(Scale { factor: -1.0 }), &[loss]);
+            }
+            Self::Margin => LogitLossKind::Margin { confidence: f32::INFINITY },
+            Self::CarliniWagner => LogitLossKind::Margin { confidence: 50.0 },
+            Self::Dlr => LogitLossKind::Dlr,
+            Self::TargetDlr => LogitLossKind::TargetDlr,
+            Self::TargetMargin => LogitLossKind::TargetMargin,
+        };
+        m.graph.add(Op::LogitLoss(LogitLoss { kind }), &[logits, m.labels, m.targets])
+    }
+}

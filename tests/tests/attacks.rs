@@ -1,0 +1,194 @@
+//! Attacks against PyTorch, from the same random numbers, on both executors; and what holds for every
+//! attack: it stays in its ball and its box, and does the same to an image in any company.
+
+use adamant::op::Norm;
+use adamant::{AttackSpec, Device, Model, Objective, Purpose, Session, import};
+use adamant_tests::compare::{Tolerance, assert_close};
+use adamant_tests::golden::{self, Golden};
+use adamant_tests::gpu::gpu;
+use adamant_tests::{Failures, compare};
+
+fn tiny_resnet() -> Model {
+    import(&golden::folder().join("tiny_resnet.onnx")).expect("the golden network imports")
+}
+
+/// Images with their labels; the data set index of an image is its place in the golden batch.
+struct Batch {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+    indices: Vec<u32>,
+}
+
+impl Batch {
+    fn golden() -> Self {
+        let golden = Golden::open("searches.safetensors");
+        let labels: Vec<u32> = golden.integers("labels").1.iter().map(|&l| l as u32).collect();
+        let indices = (0..labels.len() as u32).collect();
+        Self { images: golden.real("x").1, labels, indices }
+    }
+
+    /// The images at `places`, in that order.
+    fn part(&self, places: &[usize]) -> Self {
+        let len = self.images.len() / self.labels.len();
+        Self {
+            images: places.iter().flat_map(|&p| self.images[p * len..][..len].to_vec()).collect(),
+            labels: places.iter().map(|&p| self.labels[p]).collect(),
+            indices: places.iter().map(|&p| self.indices[p]).collect(),
+        }
+    }
+
+    fn load(&self, session: &mut Session) {
+        session.load(&self.images, &self.labels, &self.indices).expect("the batch fits");
+    }
+}
+
+/// What an attack returns for a batch.
+fn attack(session: &mut Session, batch: &Batch, spec: &AttackSpec) -> Vec<f32> {
+    batch.load(session);
+    let count = batch.labels.len();
+    let mut objective = Objective::new(session, count, 0, Purpose::AttackStart, 0);
+    spec.build().perturb(&mut objective).expect("the attack runs");
+    session.read_adversarial(count).expect("the device answers")
+}
+
+fn spec(text: &str) -> AttackSpec {
+    AttackSpec::parse(text, None, None).expect("a valid attack")
+}
+
+/// Attacks whose result and last loss the golden file has; `attempt` is the one that it followed.
+fn searches() -> Vec<(String, AttackSpec, u32, Tolerance)> {
+    let mut all = Vec::new();
+    for (golden, kind, attempt) in [
+        ("apgd_ce", "apgd-ce", 0),
+        ("apgd_dlr", "apgd-dlr", 0),
+        ("apgd_t0", "apgd-t", 0),
+        ("apgd_t1", "apgd-t", 1),
+    ] {
+        for (norm, eps) in [("linf", "8/255"), ("l2", "0.3")] {
+            let spec = spec(&format!("{kind}:norm={norm},eps={eps},steps=20"));
+            // Twenty steps add up the roundings of twenty gradients.
+            all.push((format!("{golden}_{norm}"), spec, attempt, Tolerance::Loose));
+        }
+    }
+    for (golden, text) in [
+        ("mi_fgsm", "mi-fgsm"),
+        ("cw", "cw:steps=10"),
+        ("pgd_t", "pgd-t:step=2/255,steps=10"),
+        ("square", "square:queries=120"),
+    ] {
+        all.push((golden.to_owned(), spec(text), 0, Tolerance::Approximate));
+    }
+    all
+}
+
+#[test]
+fn searches_follow_pytorch() {
+    let (golden, batch, model) = (Golden::open("searches.safetensors"), Batch::golden(), tiny_resnet());
+    let mut failures = Failures::new();
+    for device in [Device::cpu(), gpu()] {
+        let kind = if device.is_cpu() { "cpu" } else { "gpu" };
+        let count = batch.labels.len();
+        let mut session = Session::new(device, &model, count).unwrap();
+        for (name, spec, attempt, tolerance) in searches() {
+            batch.load(&mut session);
+            let mut objective = Objective::new(&mut session, count, 0, Purpose::AttackStart, 0);
+            spec.build().attempt(&mut objective, attempt).unwrap();
+            let found = session.read_adversarial(count).unwrap();
+            let expected = golden.real(&format!("{name}.x")).1;
+            failures.check(&format!("{kind}, {name}"), compare(&found, &expected, tolerance));
+            if name.starts_with("apgd") {
+                let buffers = *session.buffers();
+                for (what, buffer) in
+                    [("loss", buffers.loss), ("last_step", buffers.step), ("grad", buffers.gradient)]
+                {
+                    let found = session.device().read(buffer).unwrap();
+                    let expected = golden.real(&format!("{name}.{what}")).1;
+                    failures.check(&format!("{kind}, {name}.{what}"), compare(&found, &expected, tolerance));
+                }
+            }
+        }
+    }
+    failures.report();
+}
+
+/// Every attack at few steps.
+fn every_attack() -> Vec<AttackSpec> {
+    let mut specs = Vec::new();
+    for name in AttackSpec::names() {
+        let settings = match name {
+            "fgsm" => "",
+            "square" => "queries=30,restarts=2",
+            "bim" | "mi-fgsm" => "steps=4",
+            _ => "steps=6,restarts=2",
+        };
+        for norm in [Norm::Linf, Norm::L2] {
+            // An attack may have one form only.
+            specs.extend(AttackSpec::parse(&format!("{name}:{settings}"), Some(norm), None).ok());
+        }
+    }
+    assert!(specs.len() > AttackSpec::names().count(), "most attacks have both forms");
+    specs
+}
+
+fn distance(a: &[f32], b: &[f32], norm: Norm) -> f64 {
+    let differences = a.iter().zip(b).map(|(a, b)| f64::from(a - b).abs());
+    match norm {
+        Norm::Linf => differences.fold(0.0, f64::max),
+        Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
+    }
+}
+
+#[test]
+fn every_attack_stays_in_its_ball_and_box() {
+    let (batch, model) = (Batch::golden(), tiny_resnet());
+    for device in [Device::cpu(), gpu()] {
+        let mut session = Session::new(device, &model, 6).unwrap();
+        let len = batch.images.len() / batch.labels.len();
+        for spec in every_attack() {
+            let found = attack(&mut session, &batch, &spec);
+            let mut moved = false;
+            for (x, y) in batch.images.chunks_exact(len).zip(found.chunks_exact(len)) {
+                assert!(y.iter().all(|v| (0.0..=1.0).contains(v)), "{} leaves the box", spec.kind);
+                let away = distance(x, y, spec.ball.norm);
+                let eps = f64::from(spec.ball.eps);
+                assert!(away <= eps * (1.0 + 1e-5) + 1e-7, "{}: {away} of {eps}", spec.kind);
+                moved |= away > 0.0;
+            }
+            assert!(moved, "{} does nothing", spec.kind);
+        }
+    }
+}
+
+#[test]
+fn no_attack_minds_the_company() {
+    let (batch, model) = (Batch::golden(), tiny_resnet());
+    let mut session = Session::new(Device::cpu(), &model, 6).unwrap();
+    let len = batch.images.len() / batch.labels.len();
+    for spec in every_attack() {
+        let together = attack(&mut session, &batch, &spec);
+        assert_eq!(together, attack(&mut session, &batch, &spec), "{} differs when repeated", spec.kind);
+        for places in [&[4][..], &[5, 0, 2]] {
+            let apart = attack(&mut session, &batch.part(places), &spec);
+            for (found, &place) in apart.chunks_exact(len).zip(places) {
+                let name = format!("{}, image {place} of {places:?}", spec.kind);
+                assert_close(&name, found, &together[place * len..][..len], Tolerance::Approximate);
+            }
+        }
+    }
+}
+
+#[test]
+fn another_seed_is_another_start() {
+    let (batch, model) = (Batch::golden(), tiny_resnet());
+    let mut session = Session::new(Device::cpu(), &model, 6).unwrap();
+    for name in ["pgd:steps=1", "apgd-ce:steps=1", "square:queries=1"] {
+        batch.load(&mut session);
+        let mut found = Vec::new();
+        for seed in [0, 1] {
+            let mut objective = Objective::new(&mut session, 6, seed, Purpose::AttackStart, 0);
+            spec(name).build().perturb(&mut objective).unwrap();
+            found.push(session.read_adversarial(6).unwrap());
+        }
+        assert_ne!(found[0], found[1], "{name}");
+    }
+}
