@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::graph::Variable;
 use crate::ops::{View, ViewMut};
-use crate::plan::{Operand, Plan, Slot};
+use crate::plan::{Operand, Plan, Slot, Step};
 use crate::profile::StepTime;
 
 /// Host memory, and the threads of the global rayon pool.
@@ -16,6 +16,47 @@ pub struct Cpu {
     temporaries: Vec<Vec<f32>>,
     /// What each step took, while somebody wants to know.
     pub(crate) times: Option<Vec<StepTime>>,
+}
+
+/// A plan, and what its operations keep from one run to the next.
+pub(crate) struct CpuProgram {
+    plan: Plan,
+    /// For each step: the rearranged weight, where it stays the same from run to run.
+    kept: Vec<Kept>,
+}
+
+enum Kept {
+    /// The weight may change from run to run.
+    Nothing,
+    NotYet,
+    Weight(Vec<f32>),
+}
+
+impl CpuProgram {
+    /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when.
+    pub(crate) fn new(plan: Plan, fixed: &[Variable]) -> Self {
+        let is_fixed = |step: &Step| {
+            step.op.weight_input().is_some_and(|i| match step.inputs[i].slot {
+                Slot::Variable(variable) => {
+                    let written = |s: &Step| s.outputs.iter().any(|o| o.slot == step.inputs[i].slot);
+                    fixed.contains(&variable) && !plan.steps.iter().any(written)
+                }
+                Slot::Temporary(_) => false,
+            })
+        };
+        let kept =
+            plan.steps.iter().map(|s| if is_fixed(s) { Kept::NotYet } else { Kept::Nothing }).collect();
+        Self { plan, kept }
+    }
+
+    /// The fixed variables have changed.
+    pub(crate) fn forget(&mut self) {
+        for kept in &mut self.kept {
+            if matches!(kept, Kept::Weight(_)) {
+                *kept = Kept::NotYet;
+            }
+        }
+    }
 }
 
 impl Cpu {
@@ -36,7 +77,8 @@ impl Cpu {
         self.variables[variable.id as usize].clone()
     }
 
-    pub(crate) fn run(&mut self, plan: &Plan) -> Result<()> {
+    pub(crate) fn run(&mut self, program: &mut CpuProgram) -> Result<()> {
+        let plan = &program.plan;
         for (i, &len) in plan.temporaries.iter().enumerate() {
             if i == self.temporaries.len() {
                 self.temporaries.push(Vec::new());
@@ -45,7 +87,7 @@ impl Cpu {
                 self.temporaries[i].resize(len, 0.0);
             }
         }
-        for step in &plan.steps {
+        for (step, kept) in plan.steps.iter().zip(&mut program.kept) {
             let start = Instant::now();
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> =
@@ -58,7 +100,13 @@ impl Cpu {
                 .zip(&mut taken)
                 .map(|(o, data)| ViewMut { shape: o.shape, data: &mut data[..o.shape.len()] })
                 .collect();
-            step.op.run(&inputs, &mut outputs);
+            if matches!(kept, Kept::NotYet) {
+                *kept = Kept::Weight(step.op.rearrange(&inputs, outputs[0].shape));
+            }
+            match kept {
+                Kept::Weight(weight) => step.op.run_rearranged(&inputs, weight, &mut outputs),
+                _ => step.op.run(&inputs, &mut outputs),
+            }
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;
             }

@@ -1,12 +1,13 @@
 //! One of the two executors, chosen at run time.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, CpuProgram};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
-use crate::plan::{Limits, Plan};
+use crate::plan::{Limits, Plan, Slot};
 use crate::profile::StepTime;
+use crate::prologue::{Split, split};
 
 /// Which device to open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,7 +36,12 @@ impl std::str::FromStr for DeviceChoice {
 }
 
 /// An open device with its memory.
-pub struct Device(Executor);
+pub struct Device {
+    executor: Executor,
+    /// When each variable was last written, in steps of `clock`.
+    written: Vec<u64>,
+    clock: u64,
+}
 
 enum Executor {
     Cpu(Cpu),
@@ -44,18 +50,30 @@ enum Executor {
 }
 
 /// A plan made ready for a device.
-pub struct Program(Ready);
+pub struct Program {
+    main: Ready,
+    /// What `main` needs that depends on the constants alone.
+    prologue: Option<Ready>,
+    constants: Vec<Variable>,
+    /// When the newest of the constants had been written that the prologue last ran with.
+    prepared: Option<u64>,
+    writes: Vec<Variable>,
+}
 
 enum Ready {
-    Cpu(Plan),
+    Cpu(CpuProgram),
     #[cfg(feature = "gpu")]
     Gpu(Box<GpuProgram>),
 }
 
 impl Device {
+    const fn new(executor: Executor) -> Self {
+        Self { executor, written: Vec::new(), clock: 0 }
+    }
+
     /// The CPU executor.
     pub fn cpu() -> Self {
-        Self(Executor::Cpu(Cpu::default()))
+        Self::new(Executor::Cpu(Cpu::default()))
     }
 
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
@@ -95,12 +113,12 @@ impl Device {
             }
             _ => 0,
         };
-        Ok(Self(Executor::Gpu(Box::new(Gpu::open(index)?))))
+        Ok(Self::new(Executor::Gpu(Box::new(Gpu::open(index)?))))
     }
 
     /// "cpu", or the adapter's name and backend.
     pub fn name(&self) -> String {
-        match &self.0 {
+        match &self.executor {
             Executor::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => format!("{} ({})", gpu.info().name, gpu.info().backend),
@@ -108,11 +126,11 @@ impl Device {
     }
 
     pub fn is_cpu(&self) -> bool {
-        matches!(self.0, Executor::Cpu(_))
+        matches!(self.executor, Executor::Cpu(_))
     }
 
     pub fn limits(&self) -> Limits {
-        match &self.0 {
+        match &self.executor {
             Executor::Cpu(_) => Limits::HOST,
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.info().limits,
@@ -121,7 +139,7 @@ impl Device {
 
     /// Bytes of all variables.
     pub fn variable_bytes(&self) -> u64 {
-        match &self.0 {
+        match &self.executor {
             Executor::Cpu(cpu) => cpu.variable_bytes(),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.variable_bytes(),
@@ -130,11 +148,13 @@ impl Device {
 
     /// A buffer of `len` four-byte zeros that lives as long as the device.
     pub fn variable(&mut self, len: usize) -> Result<Variable> {
-        match &mut self.0 {
-            Executor::Cpu(cpu) => Ok(cpu.variable(len)),
+        let variable = match &mut self.executor {
+            Executor::Cpu(cpu) => cpu.variable(len),
             #[cfg(feature = "gpu")]
-            Executor::Gpu(gpu) => gpu.variable(len),
-        }
+            Executor::Gpu(gpu) => gpu.variable(len)?,
+        };
+        self.written.resize(variable.id as usize + 1, 0);
+        Ok(variable)
     }
 
     /// A variable that holds `values`.
@@ -150,11 +170,12 @@ impl Device {
     /// When there are more values than the variable has room for.
     pub fn write(&mut self, variable: Variable, values: &[f32]) {
         assert!(values.len() <= variable.len, "{} values for a variable of {}", values.len(), variable.len);
-        match &mut self.0 {
+        match &mut self.executor {
             Executor::Cpu(cpu) => cpu.write(variable, values),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.write(variable, values),
         }
+        self.note_written(&[variable]);
     }
 
     /// Replaces the front of a variable of integers.
@@ -164,20 +185,56 @@ impl Device {
 
     /// Waits for all work and copies a variable to the host.
     pub fn read(&mut self, variable: Variable) -> Result<Vec<f32>> {
-        match &mut self.0 {
+        match &mut self.executor {
             Executor::Cpu(cpu) => Ok(cpu.read(variable)),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.read(variable),
         }
     }
 
+    fn note_written(&mut self, variables: &[Variable]) {
+        self.clock += 1;
+        for variable in variables {
+            self.written[variable.id as usize] = self.clock;
+        }
+    }
+
     /// Plans a graph for this device.
     pub fn compile(&mut self, graph: &Graph) -> Result<Program> {
-        let plan = Plan::new(graph, &self.limits())?;
-        match &mut self.0 {
-            Executor::Cpu(_) => Ok(Program(Ready::Cpu(plan))),
+        self.compile_with(graph, &[])
+    }
+
+    /// Plans a graph that is run often between changes of `constants`: what depends on them alone is
+    /// computed when they have changed, not at each run.
+    pub fn compile_with(&mut self, graph: &Graph, constants: &[Variable]) -> Result<Program> {
+        let Split { prologue, main, made } = split(graph, constants, |len| self.variable(len))?;
+        let fixed: Vec<Variable> = constants.iter().chain(&made).copied().collect();
+        let plan = Plan::new(&main, &self.limits())?;
+        let writes: Vec<Variable> = plan
+            .steps
+            .iter()
+            .flat_map(|step| &step.outputs)
+            .filter_map(|output| match output.slot {
+                Slot::Variable(variable) => Some(variable),
+                Slot::Temporary(_) => None,
+            })
+            .collect();
+        let main = self.ready(plan, &fixed)?;
+        let prologue = match made.is_empty() {
+            true => None,
+            false => {
+                let plan = Plan::new(&prologue, &self.limits())?;
+                Some(self.ready(plan, &[])?)
+            }
+        };
+        Ok(Program { main, prologue, constants: constants.to_vec(), prepared: None, writes })
+    }
+
+    fn ready(&mut self, plan: Plan, fixed: &[Variable]) -> Result<Ready> {
+        match &mut self.executor {
+            Executor::Cpu(_) => Ok(Ready::Cpu(CpuProgram::new(plan, fixed))),
             #[cfg(feature = "gpu")]
-            Executor::Gpu(gpu) => Ok(Program(Ready::Gpu(Box::new(gpu.compile(plan)?)))),
+            Executor::Gpu(gpu) => Ok(Ready::Gpu(Box::new(gpu.compile(plan)?))),
         }
     }
 
@@ -186,8 +243,24 @@ impl Device {
     /// # Panics
     /// When the program was compiled for the other kind of device.
     pub fn run(&mut self, program: &mut Program) -> Result<()> {
-        match (&mut self.0, &mut program.0) {
-            (Executor::Cpu(cpu), Ready::Cpu(plan)) => cpu.run(plan),
+        let newest = program.constants.iter().map(|v| self.written[v.id as usize]).max().unwrap_or(0);
+        if program.prepared != Some(newest) {
+            if let Some(prologue) = &mut program.prologue {
+                self.execute(prologue)?;
+            }
+            if let Ready::Cpu(main) = &mut program.main {
+                main.forget();
+            }
+            program.prepared = Some(newest);
+        }
+        self.execute(&mut program.main)?;
+        self.note_written(&program.writes);
+        Ok(())
+    }
+
+    fn execute(&mut self, ready: &mut Ready) -> Result<()> {
+        match (&mut self.executor, ready) {
+            (Executor::Cpu(cpu), Ready::Cpu(program)) => cpu.run(program),
             #[cfg(feature = "gpu")]
             (Executor::Gpu(gpu), Ready::Gpu(program)) => gpu.run(program),
             #[cfg(feature = "gpu")]
@@ -197,7 +270,7 @@ impl Device {
 
     /// Waits until all work is done.
     pub fn finish(&mut self) -> Result<()> {
-        match &mut self.0 {
+        match &mut self.executor {
             Executor::Cpu(_) => Ok(()),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.finish(),
@@ -215,7 +288,7 @@ impl Device {
     }
 
     fn times(&mut self) -> &mut Option<Vec<StepTime>> {
-        match &mut self.0 {
+        match &mut self.executor {
             Executor::Cpu(cpu) => &mut cpu.times,
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => &mut gpu.times,

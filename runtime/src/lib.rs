@@ -59,6 +59,7 @@ mod optim;
 pub mod package;
 mod plan;
 mod profile;
+mod prologue;
 mod random;
 mod report;
 #[cfg(feature = "data")]

@@ -107,6 +107,22 @@ pub(crate) trait Operation {
     /// The CPU twin: the same mathematics, on the host.
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]);
 
+    /// The input that the CPU twin rearranges before it runs: where it stays the same from run to run,
+    /// [`Operation::rearrange`] does that once.
+    fn weight_input(&self) -> Option<usize> {
+        None
+    }
+
+    /// The weight as [`Operation::run_rearranged`] takes it.
+    fn rearrange(&self, _inputs: &[View<'_>], _output: Shape) -> Vec<f32> {
+        unreachable!("the operation has no weight")
+    }
+
+    /// The CPU twin with a weight that was rearranged before.
+    fn run_rearranged(&self, _inputs: &[View<'_>], _weight: &[f32], _outputs: &mut [ViewMut<'_>]) {
+        unreachable!("the operation has no weight")
+    }
+
     /// Multiplications and additions, counted as two operations a multiply-add.
     fn flops(&self, _inputs: &[Shape], outputs: &[Shape]) -> u64 {
         outputs.iter().map(|s| s.len() as u64).sum()
@@ -240,6 +256,18 @@ impl Op {
 
     pub(crate) fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         self.operation().run(inputs, outputs);
+    }
+
+    pub(crate) fn weight_input(&self) -> Option<usize> {
+        self.operation().weight_input()
+    }
+
+    pub(crate) fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
+        self.operation().rearrange(inputs, output)
+    }
+
+    pub(crate) fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
+        self.operation().run_rearranged(inputs, weight, outputs);
     }
 
     pub(crate) fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

@@ -246,7 +246,7 @@ impl Session {
         if !self.programs.contains_key(&(task, count)) {
             let mut model = self.graph(count);
             build(&mut model)?;
-            let program = self.device.compile(&fuse(&model.graph))?;
+            let program = self.device.compile_with(&fuse(&model.graph), &self.parameters)?;
             self.programs.insert((task, count), program);
         }
         let program = self.programs.get_mut(&(task, count)).expect("it was just compiled");

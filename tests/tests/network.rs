@@ -219,3 +219,51 @@ fn the_fast_gradient_sign_method_is_pytorchs() {
         );
     });
 }
+
+/// What depends on the weights alone is computed once and kept; it has to be computed again whenever
+/// the weights have changed, from the host or by training.
+#[test]
+fn changed_weights_are_seen() {
+    let golden = Golden::open("tiny_resnet.safetensors");
+    on_both(|device| {
+        let model = tiny_resnet();
+        let mut session = Session::new(device, &model, 8).expect("it fits");
+        let count = load(&mut session, &golden, "x", "labels");
+        let logits = |session: &mut Session| session.logits(count, Images::Clean).expect("it runs");
+        let before = logits(&mut session);
+        assert_eq!(before, logits(&mut session), "the same again");
+
+        // Every weight twice as large, from the host; then back.
+        let doubled: Vec<Tensor> = model
+            .values
+            .iter()
+            .map(|t| Tensor::new(t.shape, t.data.iter().map(|x| 2.0 * x).collect()))
+            .collect();
+        session.write_parameters(&doubled).expect("they fit");
+        let twice = logits(&mut session);
+        assert_ne!(before, twice, "new weights from the host");
+        session.write_parameters(&model.values).expect("they fit");
+        assert_eq!(before, logits(&mut session), "the old weights again");
+
+        // One training step; a session that starts from the result must agree.
+        let config = OptimizerConfig { kind: OptimizerKind::Sgd, ..OptimizerConfig::default() };
+        let optimizer = Optimizer::new(&config, &mut session).expect("it fits");
+        optimizer.set_rate(&mut session, 0.1, 1);
+        session
+            .run("train", count, |m| {
+                let logits = m.logits(Images::Clean, BatchNormMode::BatchUpdate)?;
+                let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
+                let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
+                let trainable = optimizer.trainable(m);
+                let gradients = differentiate(&mut m.graph, mean, &trainable)?;
+                optimizer.update(m, &gradients)
+            })
+            .expect("it trains");
+        let trained = logits(&mut session);
+        assert_ne!(before, trained, "new weights from training");
+        let fresh = Model { values: session.read_parameters().expect("they are read"), ..model };
+        let mut session = Session::new(Device::cpu(), &fresh, 8).expect("it fits");
+        load(&mut session, &golden, "x", "labels");
+        assert_close("logits after a step", &trained, &logits(&mut session), Tolerance::Approximate);
+    });
+}

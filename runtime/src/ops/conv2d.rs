@@ -147,6 +147,18 @@ impl Operation for Conv2d {
         FusedConv2d::plain(*self, inputs.len() == 3).run(inputs, outputs);
     }
 
+    fn weight_input(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
+        FusedConv2d::plain(*self, inputs.len() == 3).rearrange(inputs, output)
+    }
+
+    fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
+        FusedConv2d::plain(*self, inputs.len() == 3).run_rearranged(inputs, weight, outputs);
+    }
+
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         let w = inputs[1];
         2 * outputs[0].len() as u64 * (w.0[0] * w.0[1] * w.0[2]) as u64

@@ -102,6 +102,21 @@ impl FusedConv2d {
     }
 }
 
+impl FusedConv2d {
+    /// What the CPU twin does.
+    fn pass<'a>(&self, inputs: &[View<'a>], y: Shape) -> Pass<'a> {
+        let Inputs { x, w, bias, residual, mask } =
+            self.inputs(inputs).expect("output_shapes checked the inputs");
+        let epilogue = Epilogue {
+            bias: bias.map(|v| v.data),
+            residual: residual.map(|v| v.data),
+            activation: self.activation,
+            mask: mask.map(|v| v.data),
+        };
+        Pass::forward(&self.conv, x, w, y, epilogue)
+    }
+}
+
 impl Operation for FusedConv2d {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let Inputs { x, w, bias, residual, mask } = self.inputs(inputs)?;
@@ -168,15 +183,20 @@ impl Operation for FusedConv2d {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let Inputs { x, w, bias, residual, mask } =
-            self.inputs(inputs).expect("output_shapes checked the inputs");
-        let epilogue = Epilogue {
-            bias: bias.map(|v| v.data),
-            residual: residual.map(|v| v.data),
-            activation: self.activation,
-            mask: mask.map(|v| v.data),
-        };
-        Pass::forward(&self.conv, x, w, outputs[0].shape, epilogue).run(outputs[0].data);
+        let pass = self.pass(inputs, outputs[0].shape);
+        pass.run(&pass.pack(), outputs[0].data);
+    }
+
+    fn weight_input(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
+        self.pass(inputs, output).pack()
+    }
+
+    fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
+        self.pass(inputs, outputs[0].shape).run(weight, outputs[0].data);
     }
 
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

@@ -87,7 +87,7 @@ impl Operation for Conv2dGradInput {
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         for pass in Pass::backward(&self.conv, inputs[0], inputs[1], outputs[0].shape) {
-            pass.run(outputs[0].data);
+            pass.run(&pass.pack(), outputs[0].data);
         }
     }
 

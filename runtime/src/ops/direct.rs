@@ -200,23 +200,28 @@ impl<'a> Pass<'a> {
         self.output_shape.channels() / self.groups
     }
 
-    pub(super) fn run(&self, output: &mut [f32]) {
+    /// Whether tiles are several vectors wide, and how many output channels they then take.
+    fn block(&self) -> (bool, usize) {
+        let lanes = Arch::new().dispatch(Lanes);
+        let wide = self.out_channels() > lanes;
+        (wide, if wide { WIDE * lanes } else { lanes })
+    }
+
+    /// Runs the pass with the weight that [`Pass::pack`] made.
+    pub(super) fn run(&self, packed: &[f32], output: &mut [f32]) {
         assert_eq!(output.len(), self.output_shape.len(), "the output's shape");
         assert_eq!(self.input.len(), self.input_shape.len(), "the input's shape");
-        let arch = Arch::new();
-        let lanes = arch.dispatch(Lanes);
-        let wide = self.out_channels() > lanes;
-        let block = if wide { WIDE * lanes } else { lanes };
-        let packed = self.pack(block);
-        let output = Output(output.as_mut_ptr());
-
+        let (wide, block) = self.block();
+        let blocks = self.out_channels().div_ceil(block);
+        let size = self.groups * blocks * self.taps.len() * self.in_channels() * block;
+        assert_eq!(packed.len(), size, "the packed weight's size");
         let rows = self.input_shape.batch() * self.grid.rows;
         if rows * self.grid.columns == 0 {
             return;
         }
+        let output = Output(output.as_mut_ptr());
         let per_task = self.rows_per_task(rows);
         let tasks = rows.div_ceil(per_task);
-        let blocks = self.out_channels().div_ceil(block);
         // Few rows, as in a single small image: the channels are shared out too.
         let parts = (4 * rayon::current_num_threads()).div_ceil(tasks).min(blocks).max(1);
         let blocks_per_part = blocks.div_ceil(parts);
@@ -224,19 +229,19 @@ impl<'a> Pass<'a> {
         (0..tasks * parts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
             let (first, part) = (task / parts * per_task, task % parts);
             let last = (first + per_task).min(rows);
-            let strips = self.strips(first..last, buffer);
+            let (strips, input) = self.strips(first..last, buffer);
             let first_block = (part * blocks_per_part).min(blocks);
             let work = Work {
                 pass: self,
                 segments: &segments,
-                packed: &packed,
-                strips: &strips.0,
-                input: strips.1,
+                packed,
+                strips: &strips,
+                input,
                 blocks: first_block..(first_block + blocks_per_part).min(blocks),
                 wide,
                 output,
             };
-            arch.dispatch(work);
+            Arch::new().dispatch(work);
         });
     }
 
@@ -255,7 +260,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Weights by block of output channels: group, block, tap, input channel, channel of the block.
-    fn pack(&self, block: usize) -> Vec<f32> {
+    pub(super) fn pack(&self) -> Vec<f32> {
+        let (_, block) = self.block();
         let (ins, outs) = (self.in_channels(), self.out_channels());
         let blocks = outs.div_ceil(block);
         let mut packed = vec![0.0; self.groups * blocks * self.taps.len() * ins * block];

@@ -177,9 +177,9 @@ impl Operation for MaxPool {
                 for j in self.window.taps(1, q, width) {
                     let start = ((n * height + i) * width + j) * channels;
                     for (y, &x) in y.iter_mut().zip(&x.data[start..start + channels]) {
-                        if x > *y || x.is_nan() {
-                            *y = x;
-                        }
+                        // `|`, not `||`: a branch would keep the loop from vectorising.
+                        let take = (x > *y) | x.is_nan();
+                        *y = if take { x } else { *y };
                     }
                 }
             }
