@@ -69,6 +69,10 @@ impl Cpu {
         self.variables.iter().map(|v| v.len() as u64 * 4).sum()
     }
 
+    pub(crate) fn temporary_bytes(&self) -> u64 {
+        self.temporaries.iter().map(|t| t.len() as u64 * 4).sum()
+    }
+
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
         self.variables[variable.id as usize][..values.len()].copy_from_slice(values);
     }

@@ -146,6 +146,15 @@ impl Device {
         }
     }
 
+    /// Bytes of all variables, and of the working memory of what has been compiled (on the CPU: run).
+    pub fn allocated_bytes(&self) -> u64 {
+        match &self.executor {
+            Executor::Cpu(cpu) => cpu.variable_bytes() + cpu.temporary_bytes(),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => gpu.variable_bytes() + gpu.temporary_bytes(),
+        }
+    }
+
     /// A buffer of `len` four-byte zeros that lives as long as the device.
     pub fn variable(&mut self, len: usize) -> Result<Variable> {
         let variable = match &mut self.executor {

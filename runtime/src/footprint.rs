@@ -9,6 +9,7 @@ use crate::network::BatchNormMode;
 use crate::ops::{Copy, CrossEntropy, Op, Sum};
 use crate::optim::{Optimizer, OptimizerConfig};
 use crate::plan::{Limits, Plan};
+use crate::prologue::{Split, split};
 use crate::session::{Images, ModelGraph, Session};
 
 /// Bytes that attacking and training one batch take.
@@ -26,20 +27,35 @@ impl Footprint {
     pub fn predict(model: &Model, batch: usize, optimizer: &OptimizerConfig) -> Result<Self> {
         // Host memory that is never written to costs nothing, so the buffers are simply made.
         let mut session = Session::new(Device::cpu(), model, batch)?;
-        let mut attack = session.graph(batch);
-        attack_step(&mut attack)?;
-        let attack = session.device().variable_bytes() + temporaries(&attack)?;
+        let mut temporaries = Vec::new();
+        let mut graph = session.graph(batch);
+        attack_step(&mut graph)?;
+        reserve(&mut temporaries, &mut session, &graph)?;
+        let attack = total(&mut session, &temporaries);
 
         let optimizer = Optimizer::new(optimizer, &mut session)?;
-        let mut training = session.graph(batch);
-        training_step(&mut training, &optimizer)?;
-        let training = session.device().variable_bytes() + temporaries(&training)?;
-        Ok(Self { batch, attack, training })
+        let mut graph = session.graph(batch);
+        training_step(&mut graph, &optimizer)?;
+        reserve(&mut temporaries, &mut session, &graph)?;
+        Ok(Self { batch, attack, training: total(&mut session, &temporaries) })
     }
 }
 
-fn temporaries(model: &ModelGraph) -> Result<u64> {
-    Ok(Plan::new(&fuse(&model.graph), &Limits::HOST)?.temporary_bytes())
+/// Makes the buffers of a graph as a device would, which shares temporaries between programs.
+fn reserve(temporaries: &mut Vec<usize>, session: &mut Session, model: &ModelGraph) -> Result<()> {
+    let parameters = session.parameters().to_vec();
+    let device = session.device();
+    let Split { main, .. } = split(&fuse(&model.graph), &parameters, |len| device.variable(len))?;
+    let plan = Plan::new(&main, &Limits::HOST)?;
+    temporaries.resize(temporaries.len().max(plan.temporaries.len()), 0);
+    for (len, wanted) in temporaries.iter_mut().zip(plan.temporaries) {
+        *len = wanted.max(*len);
+    }
+    Ok(())
+}
+
+fn total(session: &mut Session, temporaries: &[usize]) -> u64 {
+    session.device().variable_bytes() + temporaries.iter().map(|&len| len as u64 * 4).sum::<u64>()
 }
 
 /// The expensive part of a gradient attack's step: the gradient at the adversarial images.

@@ -211,6 +211,10 @@ impl Gpu {
         self.variables.iter().map(wgpu::Buffer::size).sum()
     }
 
+    pub(crate) fn temporary_bytes(&self) -> u64 {
+        self.temporaries.iter().map(wgpu::Buffer::size).sum()
+    }
+
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
         self.queue.write_buffer(&self.variables[variable.id as usize], 0, bytemuck::cast_slice(values));
     }

@@ -123,7 +123,31 @@ impl Plan {
             }
             steps.push(step);
         }
-        Ok(Self { steps, temporaries: pool.lens, flops })
+        let mut plan = Self { steps, temporaries: pool.lens, flops };
+        plan.largest_first();
+        Ok(plan)
+    }
+
+    /// Numbers the temporaries by size. Plans that share them, one after the other, then pair large ones
+    /// with large ones.
+    fn largest_first(&mut self) {
+        let mut order: Vec<usize> = (0..self.temporaries.len()).collect();
+        order.sort_by_key(|&t| std::cmp::Reverse(self.temporaries[t]));
+        let mut number = vec![0; order.len()];
+        for (new, &old) in order.iter().enumerate() {
+            number[old] = new;
+        }
+        self.temporaries.sort_by_key(|&len| std::cmp::Reverse(len));
+        for step in &mut self.steps {
+            for operand in step.inputs.iter_mut().chain(&mut step.outputs) {
+                if let Slot::Temporary(t) = &mut operand.slot {
+                    *t = number[*t];
+                }
+            }
+            for t in &mut step.scratch {
+                *t = number[*t];
+            }
+        }
     }
 
     /// Bytes of all temporary buffers.
@@ -204,6 +228,14 @@ fn check(step: &Step, limits: &Limits) -> Result<()> {
                 limits.storage_binding >> 20,
             )));
         }
+    }
+    if let Some(&len) = step.launch.scratch.iter().find(|&&len| len as u64 * 4 > limits.storage_binding) {
+        return Err(Error::Limit(format!(
+            "'{name}' ({}): working memory of {} MiB, the device binds {} MiB at once; try a smaller batch",
+            step.op.name(),
+            len as u64 * 4 >> 20,
+            limits.storage_binding >> 20,
+        )));
     }
     for dispatch in &step.launch.dispatches {
         let buffers = dispatch.arguments.len() as u64;
