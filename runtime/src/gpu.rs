@@ -1,6 +1,6 @@
 //! The GPU executor: compiles each kernel once, binds a plan's buffers, submits its dispatches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,9 +10,6 @@ use crate::graph::Variable;
 use crate::ops::{Argument, Kernel};
 use crate::plan::{Limits, Plan, Slot, Step};
 use crate::profile::{self, StepTime};
-
-/// Work of one submission: under 100 ms on a GPU of 200 GFLOP/s, far from any watchdog.
-const FLOPS_PER_SUBMIT: u64 = 20_000_000_000;
 
 /// Dispatches of one submission.
 const DISPATCHES_PER_SUBMIT: usize = 512;
@@ -42,7 +39,7 @@ pub struct Gpu {
     temporaries: Vec<wgpu::Buffer>,
     /// Counts replacements of temporaries; programs bound to older ones bind again.
     generation: u64,
-    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+    pace: Pace,
     fault: Arc<Mutex<Option<String>>>,
     /// What each step took, while somebody wants to know.
     pub(crate) times: Option<Vec<StepTime>>,
@@ -156,7 +153,7 @@ impl Gpu {
             variables: Vec::new(),
             temporaries: Vec::new(),
             generation: 0,
-            in_flight: std::collections::VecDeque::new(),
+            pace: Pace::new(),
             fault,
             times: None,
         })
@@ -232,7 +229,7 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.wait(wgpu::PollType::wait_indefinitely())?;
-        self.in_flight.clear();
+        self.pace.idle();
         match receiver.try_recv() {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(Error::Device(format!("{}: reading back: {e}", self.info.name))),
@@ -386,12 +383,12 @@ impl Gpu {
         }
         let mut rest = program.bound.as_slice();
         while !rest.is_empty() {
-            let mut flops = 0;
+            let (mut flops, most) = (0, self.pace.flops_per_submit());
             let count = rest
                 .iter()
                 .take(DISPATCHES_PER_SUBMIT)
                 .take_while(|b| {
-                    let fits = flops < FLOPS_PER_SUBMIT;
+                    let fits = flops < most;
                     flops += b.flops;
                     fits
                 })
@@ -422,7 +419,7 @@ impl Gpu {
     /// Waits until all work is done.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.wait(wgpu::PollType::wait_indefinitely())?;
-        self.in_flight.clear();
+        self.pace.idle();
         self.healthy()
     }
 
@@ -436,11 +433,64 @@ impl Gpu {
             pass.dispatch_workgroups(x, y, 1);
         }
         drop(pass);
-        self.in_flight.push_back(self.queue.submit([encoder.finish()]));
-        if self.in_flight.len() > SUBMITS_IN_FLIGHT {
-            let oldest = self.in_flight.pop_front();
-            self.wait(wgpu::PollType::Wait { submission_index: oldest, timeout: None })?;
+        let index = self.queue.submit([encoder.finish()]);
+        self.pace.submitted(index, dispatches.iter().map(|d| d.flops).sum());
+        if let Some((oldest, flops)) = self.pace.too_many() {
+            self.wait(wgpu::PollType::Wait { submission_index: Some(oldest), timeout: None })?;
+            self.pace.done(flops);
         }
         Ok(())
+    }
+}
+
+/// How much work a submission takes, so that it takes about as long on every device: drivers kill what
+/// runs for seconds, and a display that shares the GPU should not stutter.
+struct Pace {
+    in_flight: VecDeque<(wgpu::SubmissionIndex, u64)>,
+    /// When the device last finished a submission, or was given one with nothing else to do.
+    busy_since: Instant,
+    flops_per_second: f64,
+}
+
+impl Pace {
+    /// Seconds that a submission should take.
+    const SECONDS: f64 = 0.05;
+
+    fn new() -> Self {
+        // Slower than any device that is worth using: the first submissions are short.
+        Self { in_flight: VecDeque::new(), busy_since: Instant::now(), flops_per_second: 20e9 }
+    }
+
+    fn flops_per_submit(&self) -> u64 {
+        (self.flops_per_second * Self::SECONDS) as u64
+    }
+
+    fn submitted(&mut self, index: wgpu::SubmissionIndex, flops: u64) {
+        if self.in_flight.is_empty() {
+            self.busy_since = Instant::now();
+        }
+        self.in_flight.push_back((index, flops));
+    }
+
+    /// The oldest submission, where there are enough behind it to keep the device busy.
+    fn too_many(&mut self) -> Option<(wgpu::SubmissionIndex, u64)> {
+        if self.in_flight.len() > SUBMITS_IN_FLIGHT { self.in_flight.pop_front() } else { None }
+    }
+
+    /// The device has done the oldest submission and went on with the next.
+    fn done(&mut self, flops: u64) {
+        let seconds = self.busy_since.elapsed().as_secs_f64();
+        self.busy_since = Instant::now();
+        // Half the old value, so that one odd measurement does not count for all. What was done before
+        // the host looked took no time to wait for: such a measurement says nothing.
+        if seconds > 1e-4 && flops > 0 {
+            let measured = (flops as f64 / seconds).clamp(1e9, 1e14);
+            self.flops_per_second = 0.5 * self.flops_per_second + 0.5 * measured;
+        }
+    }
+
+    /// The device has nothing left to do.
+    fn idle(&mut self) {
+        self.in_flight.clear();
     }
 }
