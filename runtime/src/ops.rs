@@ -13,6 +13,7 @@ mod conv2d_grad_input;
 mod conv2d_grad_weight;
 mod cross_entropy;
 mod elementwise;
+mod fab;
 mod flatten;
 mod launch;
 mod logit_loss;
@@ -24,6 +25,7 @@ mod per_image;
 mod pool;
 mod reduce;
 mod square;
+mod square_l2;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,7 @@ pub use conv2d_grad_input::Conv2dGradInput;
 pub use conv2d_grad_weight::Conv2dGradWeight;
 pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
+pub use fab::{FabStep, ProjectHyperplane};
 pub use flatten::{Flatten, Unflatten};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
 pub use logit_loss::{LogitLoss, LogitLossGrad, LogitLossKind};
@@ -49,6 +52,7 @@ pub use per_image::{AccumulateDirection, CopyWhere, ImageNorm, MoveAlong, Noise,
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
 pub use square::{SquareStart, SquareWindow};
+pub use square_l2::{SquareExchange, SquareTiles};
 
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -171,6 +175,10 @@ operations! {
     ApgdCheckpoint,
     SquareStart,
     SquareWindow,
+    ProjectHyperplane,
+    FabStep,
+    SquareTiles,
+    SquareExchange,
 }
 
 impl Op {
