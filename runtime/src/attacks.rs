@@ -2,9 +2,12 @@
 //! [`Objective`]; the ball and the norm are in [`Ball`].
 
 mod apgd;
+mod deepfool;
+mod fab;
 mod fgsm;
 mod mi_fgsm;
 mod mistakes;
+mod nearest;
 mod objective;
 mod pgd;
 mod spec;
@@ -13,6 +16,8 @@ mod square;
 use serde::{Deserialize, Serialize};
 
 pub use apgd::Apgd;
+pub use deepfool::DeepFool;
+pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use mi_fgsm::MiFgsm;
 pub use objective::{Aim, Objective};

@@ -6,12 +6,14 @@
 //! (restart or target) that fools it: what is left shares the device among fewer.
 
 mod signs;
+mod transfer;
 mod warnings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub use signs::Signs;
+pub use transfer::evaluate_transfer;
 
 use crate::attacks::{Attack, AttackSpec, Ball, Objective};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};

@@ -69,7 +69,8 @@ mod shape;
 
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
-    Aim, Apgd, Attack, AttackSpec, Ball, Fgsm, MiFgsm, Objective, Pgd, Square, Start, parse_fraction,
+    Aim, Apgd, Attack, AttackSpec, Ball, DeepFool, Fab, Fgsm, MiFgsm, Objective, Pgd, Square, Start,
+    parse_fraction,
 };
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
@@ -81,7 +82,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
     EvaluateOptions, EvaluateProgress, Order, Outcome, ReportContext, Signs, evaluate, evaluate_and_keep,
-    probabilities,
+    evaluate_transfer, probabilities,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

@@ -17,6 +17,7 @@ mod cross_entropy;
 mod direct;
 mod direct_weight;
 mod elementwise;
+mod fab;
 mod flatten;
 mod fold_batch_norm;
 mod image_sum;
@@ -34,6 +35,7 @@ mod per_image;
 mod pool;
 mod reduce;
 mod square;
+mod square_l2;
 mod tile;
 mod transpose_weight;
 
@@ -53,6 +55,7 @@ pub use conv2d_grad_input::Conv2dGradInput;
 pub use conv2d_grad_weight::Conv2dGradWeight;
 pub use cross_entropy::{Correct, CrossEntropy, CrossEntropyGrad};
 pub use elementwise::{Accumulate, Copy, Fill, Scale};
+pub use fab::{FabStep, ProjectHyperplane};
 pub use flatten::{Flatten, Unflatten};
 pub use fold_batch_norm::FoldBatchNorm;
 pub use image_sum::{ImageSpread, ImageSum};
@@ -70,6 +73,7 @@ pub use per_image::{AccumulateDirection, CopyWhere, ImageNorm, MoveAlong, Noise,
 pub use pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Window};
 pub use reduce::{ChannelSum, Spread, Sum};
 pub use square::{SquareStart, SquareWindow};
+pub use square_l2::{SquareExchange, SquareTiles};
 pub use transpose_weight::TransposeWeight;
 
 use crate::plan::Limits;
@@ -224,6 +228,10 @@ operations! {
     ApgdCheckpoint,
     SquareStart,
     SquareWindow,
+    ProjectHyperplane,
+    FabStep,
+    SquareTiles,
+    SquareExchange,
 }
 
 impl Op {

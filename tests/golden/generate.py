@@ -498,6 +498,126 @@ def square(net, eps, x, y, queries, key):
     return found, best_loss
 
 
+def pyramid(x, y):
+    """The reference's `eta_rectangles`."""
+    delta = np.zeros((x, y))
+    for k in range(max(x // 2, y // 2) + 1):
+        rows = slice(max(x // 2 - k, 0), x // 2 + k + 1)
+        delta[rows, max(y // 2 - k, 0) : y // 2 + k + 1] += 1 / (k + 1) ** 2
+    return delta / max(np.sqrt((delta**2).sum()), 1e-30)
+
+
+def square_pattern(s):
+    both = np.concatenate([pyramid(s // 2, s), -pyramid(s - s // 2, s)])
+    return torch.from_numpy(both / np.sqrt((both**2).sum()))
+
+
+def square_l2(net, eps, x, y, queries, key):
+    """The Square attack in the l2 ball, every image with its own squares."""
+    n, c, h, w = x.shape
+    sign = lambda u: torch.where(u >= 0.5, 1.0, -1.0).double()
+    side = max(min(h, w) // 5, 1)
+    margin_at, down, across = max(h - 5 * side, 0) // 2, h // side, w // side
+    numbers = uniform(key, (n, down * across * (c + 1)))
+    delta, pattern = torch.zeros_like(x), square_pattern(side)
+    for i in range(n):
+        for tile in range(down * across):
+            draw = numbers[i, tile * (c + 1) : (tile + 1) * (c + 1)]
+            turned = pattern.T if draw[0] >= 0.5 else pattern
+            top, left = margin_at + tile // across * side, margin_at + tile % across * side
+            part = delta[i, :, top : top + side, left : left + side]
+            part += (sign(draw[1:])[:, None, None] * turned)[:, : part.shape[1], : part.shape[2]]
+    value = lambda x: (lambda z: (margin(z, y, None), z.argmax(1) == y))(net(x).detach())
+    best = (x + eps * delta / norms(delta)).clamp(0, 1)
+    best_loss, best_right = value(best)
+    found, withstood = best, best_right
+    for q in range(queries):
+        side = max(round((0.8 / (1 if q <= 10 else 2 if q <= 50 else 4) * h * w) ** 0.5), 3)
+        side = min(side + 1 - side % 2, h, w)
+        numbers = uniform(subkey(key, [q, 0xFFFFFFFD]), (n, 5 + c))
+        pattern, delta = square_pattern(side), best - x
+        for i in range(n):
+            place = lambda free, k: int(np.float32(free) * np.float32(numbers[i, k]))
+            window = lambda k: (slice(r := place(h - side, k), r + side), slice(s := place(w - side, k + 1), s + side))
+            first, second = window(0), window(2)
+            turned = pattern.T if numbers[i, 4] >= 0.5 else pattern
+            left = max(eps**2 - delta[i].square().sum(), 0) / c
+            for k in range(c):
+                plane = delta[i, k]
+                mask = torch.zeros(h, w, dtype=bool)
+                mask[first] = mask[second] = True
+                old = plane[first] / (plane[first].norm() + 1e-12)
+                new = sign(numbers[i, 5 + k]) * turned + old
+                new = new / (new.norm() + 1e-12) * (left + plane[mask].square().sum()) ** 0.5
+                plane[second] = 0
+                plane[first] = new
+        trial = (x + eps * delta / norms(delta)).clamp(0, 1)
+        loss, right = value(trial)
+        better = (~right & best_right) | ((right == best_right) & (loss > best_loss))
+        best = torch.where(per_image(better), trial, best)
+        best_loss = torch.where(better, loss, best_loss)
+        best_right = torch.where(better, right, best_right)
+        found = torch.where(per_image(withstood), best, found)
+        withstood = best_right
+    assert best_right.any(), "choose labels so that one image withstands"
+    return found, best_loss
+
+
+def onto_boundary(norm, point, base, w, offset):
+    """The smallest move onto <w, point + d - base> + offset = 0 within the box, by bisection."""
+    away = offset + (w * (point - base)).sum((1, 2, 3))
+    down = per_image(torch.where(away >= 0, 1.0, -1.0)) * w > 0
+    room = torch.where(down, point, 1 - point) * (w != 0)
+    speed = w.abs() if norm == "l2" else torch.ones_like(w)
+    taken = lambda reach: (w.abs() * torch.minimum(per_image(reach) * speed, room)).sum((1, 2, 3))
+    low, high = torch.zeros_like(offset), torch.full_like(offset, 1e6)
+    for _ in range(200):
+        middle = (low + high) / 2
+        short = taken(middle) < away.abs()
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    move = torch.minimum(per_image(high) * speed, room)
+    return torch.where(down, -move, move)
+
+
+def fab(net, norm, eps, x, y, t, steps):
+    """Algorithm 1 of Croce and Hein's FAB, for one target of each image."""
+    length = lambda d: d.abs().amax((1, 2, 3)) if norm == "linf" else norms(d).flatten()
+    target = lambda z, y, t: z.gather(1, t[:, None])[:, 0] - z.gather(1, y[:, None])[:, 0]
+    now, nearest, distance = x, x, torch.full((len(x),), 1e10).double()
+    for _ in range(steps):
+        f, w, _ = evaluate(net, target, now, y, t)
+        own = onto_boundary(norm, now, now, w, f)
+        clean = onto_boundary(norm, x, now, w, f)
+        a, b = length(own).clamp(min=1e-8), length(clean).clamp(min=1e-8)
+        part = per_image((a / (a + b)).clamp(max=0.1))
+        now = ((now + 1.05 * own) * (1 - part) + (x + 1.05 * clean) * part).clamp(0, 1)
+        wrong = net(now).detach().argmax(1) != y
+        better = wrong & (length(now - x) < distance)
+        nearest = torch.where(per_image(better), now, nearest)
+        distance = torch.where(better, length(now - x), distance)
+        now = torch.where(per_image(wrong), x + 0.9 * (now - x), now)
+    return torch.where(per_image(distance <= eps), nearest, x)
+
+
+def deepfool(net, norm, eps, x, y, steps):
+    """DeepFool, with steps that stay in the box."""
+    length = lambda d: d.abs().amax((1, 2, 3)) if norm == "linf" else norms(d).flatten()
+    target = lambda z, y, t: z.gather(1, t[:, None])[:, 0] - z.gather(1, y[:, None])[:, 0]
+    z = net(x).detach()
+    others = z.scatter(1, y[:, None], -np.inf).argsort(1, descending=True)[:, :-1]
+    now = x
+    for _ in range(steps):
+        moves = []
+        for k in range(others.shape[1]):
+            f, w, right = evaluate(net, target, now, y, others[:, k])
+            moves.append(onto_boundary(norm, now, now, w, f))
+        shortest = torch.stack([length(d) for d in moves]).argmin(0)
+        move = torch.stack(moves)[shortest, torch.arange(len(x))]
+        now = torch.where(per_image(right), (now + 1.02 * move).clamp(0, 1), now)
+    found = (net(now).argmax(1) != y) & (length(now - x) <= eps)
+    return torch.where(per_image(found), now, x)
+
+
 def write_searches():
     x32, labels = batch(2)
     net = tiny_resnet().double()
@@ -553,6 +673,19 @@ def write_searches():
         now = inside("linf", x, eps, now + eps / 4 * grad.sign())
     keep("pgd_t", now, evaluate(net, towards, now, labels, others[:, 0])[0])
 
+    # FAB starts from images that are classified correctly, and looks for near ones at any distance.
+    right = z.argmax(1)
+    nearest = z.argsort(1, descending=True)[:, 1]
+    out["right"] = right
+    for norm, radius in [("linf", 1.0), ("l2", 20.0)]:
+        found = fab(net, norm, radius, x, right, nearest, 15)
+        assert (found != x).flatten(1).any(1).sum() >= 4, "most images should be found"
+        out[f"fab_{norm}.x"] = found
+        found = deepfool(net, norm, radius, x, right, 10)
+        assert (found != x).flatten(1).any(1).sum() >= 4, "most images should be found"
+        out[f"deepfool_{norm}.x"] = found
+
+    keep("square_l2", *square_l2(net, 0.5, x, labels, 120, key))
     keep("square", *square(net, eps, x, labels, 120, key))
     save("searches.safetensors", out)
 

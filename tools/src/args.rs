@@ -227,6 +227,8 @@ pub enum Suite {
     Quick,
     /// fgsm, pgd with 20 steps, apgd-ce and apgd-t
     Standard,
+    /// AutoAttack's standard version: apgd-ce, apgd-t, fab-t and square, in turn
+    Autoattack,
 }
 
 /// The ball that attacks search.
@@ -249,14 +251,15 @@ Examples:
       --attack fgsm --attack pgd:steps=50,restarts=5
   adamant evaluate runs/aft --data cifar10:data --suite standard --eps 4/255 \\
       --require-accuracy 0.85 --require-robust 0.40 --json result.json
+  adamant evaluate model.adamant --data cifar10:data --suite autoattack --shard 2/4
 
 Without --attack and --suite, the suite is quick. An image counts as robust when
-it is classified correctly both clean and attacked; with --in-turn, when it withstood
-the attacks before as well.
+it is classified correctly both clean and attacked; with --in-turn, and in the
+suite autoattack, when it withstood the attacks before as well.
 
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-square. docs/warnings.md says what the warnings mean.")]
+deepfool, fab-t, square. docs/warnings.md says what the warnings mean.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
@@ -272,6 +275,12 @@ pub struct EvaluateArgs {
     /// Each attack meets only the images that withstood those before it
     #[arg(long)]
     pub in_turn: bool,
+    /// Make the --attack images against this model too, and show them to MODEL; may be repeated
+    #[arg(long = "surrogate", value_name = "MODEL")]
+    pub surrogates: Vec<PathBuf>,
+    /// Part I of N of the images, such as 2/4; the counts of all parts add up to those of the whole
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     #[command(flatten)]
     pub ball: BallArgs,
     /// Exit with 1 when the clean accuracy, 0 to 1, is lower
@@ -515,6 +524,32 @@ impl FromStr for BatchSize {
     }
 }
 
+/// One of several equal parts of the images.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shard {
+    /// From 1.
+    part: usize,
+    parts: usize,
+}
+
+impl Shard {
+    /// The positions of the part's images among `images`.
+    pub fn range(self, images: usize) -> std::ops::Range<usize> {
+        images * (self.part - 1) / self.parts..images * self.part / self.parts
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text
+            .split_once('/')
+            .and_then(|(part, parts)| Some(Self { part: part.parse().ok()?, parts: parts.parse().ok()? }));
+        parsed.filter(|s| (1..=s.parts).contains(&s.part)).ok_or_else(|| "write I/N, such as 2/4".to_owned())
+    }
+}
+
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number from 1".to_owned())
 }
@@ -541,6 +576,18 @@ mod tests {
     fn the_arguments_fit_together() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (images, parts) in [(10, 4), (3, 5), (1000, 7)] {
+            let ranges = (1..=parts).map(|part| Shard { part, parts }.range(images));
+            assert!(ranges.flatten().eq(0..images), "{images} in {parts}");
+        }
+        assert_eq!("2/4".parse(), Ok(Shard { part: 2, parts: 4 }));
+        for wrong in ["0/4", "5/4", "2", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

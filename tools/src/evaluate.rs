@@ -1,7 +1,7 @@
 //! `adamant evaluate`: clean and robust accuracy.
 
 use adamant::Order;
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::args::{EvaluateArgs, Suite};
 use crate::measure::{Measurement, Printed, open_device, parse_attacks, table};
@@ -15,6 +15,7 @@ impl Suite {
         match self {
             Self::Quick => &["fgsm", "pgd:steps=20"],
             Self::Standard => &["fgsm", "pgd:steps=20", "apgd-ce", "apgd-t"],
+            Self::Autoattack => &["apgd-ce", "apgd-t", "fab-t", "square"],
         }
     }
 }
@@ -25,11 +26,28 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     let suite = args.suite.or_else(|| attacks.is_empty().then_some(Suite::Quick));
     attacks.extend(parse_attacks(suite.map_or(&[], Suite::attacks), &args.ball)?);
 
-    let order = if args.in_turn { Order::InTurn } else { Order::Independent };
+    let in_turn = args.in_turn || suite == Some(Suite::Autoattack);
+    let order = if in_turn { Order::InTurn } else { Order::Independent };
 
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let images = &args.images;
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
+    let data = match args.shard {
+        Some(shard) => data.subset(shard.range(data.len())),
+        None => data,
+    };
+    if data.is_empty() {
+        bail!("--shard: this part has no images; use fewer parts");
+    }
+    if !args.surrogates.is_empty() && order == Order::InTurn {
+        bail!(
+            "--surrogate: attacks in turn are those of MODEL alone; leave out --in-turn and the suite autoattack"
+        );
+    }
+    let mut surrogates = Vec::new();
+    for path in &args.surrogates {
+        surrogates.push(Loaded::open(path, &args.preprocessing, console)?);
+    }
     let device = open_device(&args.device.device, console)?;
     let measurement = Measurement {
         data: &data,
@@ -39,7 +57,8 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         batch: images.batch.resolve(data.shape),
         seed: images.seed,
     };
-    let report = measurement.run(&loaded, device, console, |_, _, _| Ok(()))?;
+    let open = || open_device(&args.device.device, console);
+    let report = measurement.run_with(&loaded, device, console, |_, _, _| Ok(()), &surrogates, open)?;
     output::result(&args.json, &Printed::new(&report, order, data.offset()), &table(&report))?;
 
     let targets = [

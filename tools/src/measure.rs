@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use adamant::{
     AttackResult, AttackSpec, Dataset, Device, DeviceChoice, EvaluateOptions, EvaluateProgress,
-    EvaluationReport, Order, ReportContext, Session, evaluate_and_keep, wilson,
+    EvaluationReport, Order, ReportContext, Session, evaluate_and_keep, evaluate_transfer, wilson,
 };
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -46,6 +46,20 @@ impl Measurement<'_> {
         console: &Console,
         keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
     ) -> Result<EvaluationReport> {
+        self.run_with(loaded, device, console, keep, &[], || bail!("there are no surrogates"))
+    }
+
+    /// As [`Measurement::run`], and measures how the images of the same attacks on `surrogates`
+    /// transfer; `open` opens a device for each of them.
+    pub fn run_with(
+        &self,
+        loaded: &Loaded,
+        device: Device,
+        console: &Console,
+        keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
+        surrogates: &[Loaded],
+        open: impl Fn() -> Result<Device>,
+    ) -> Result<EvaluationReport> {
         let stop = stop_on_interrupt()?;
         let batch = self.batch.min(self.data.len()).max(1);
         let mut session = Session::new(device, &loaded.model, batch)?;
@@ -80,10 +94,24 @@ impl Measurement<'_> {
             keep,
         );
         bar.finish_and_clear();
-        let outcome = match found {
-            Err(adamant::Error::Interrupted) => bail!("stopped before all images were measured"),
+        let stopped = "stopped before all images were measured";
+        let mut outcome = match found {
+            Err(adamant::Error::Interrupted) => bail!(stopped),
             other => other?,
         };
+        let mut attacks = self.attacks.to_vec();
+        for surrogate in surrogates {
+            let mut made = Session::new(open()?, &surrogate.model, batch)?;
+            let bar = console.bar(1000, "{bar:24} {percent:>3}%  transfer  {elapsed} (eta {eta})");
+            let tell = |part: f64| bar.set_position((part * 1000.0) as u64);
+            let found = evaluate_transfer(&mut made, &mut session, self.data, &options, &mut outcome, tell);
+            bar.finish_and_clear();
+            match found {
+                Err(adamant::Error::Interrupted) => bail!(stopped),
+                other => other?,
+            }
+            attacks.extend(self.attacks.iter().map(AttackSpec::transferred));
+        }
         let context = ReportContext {
             model: &loaded.name,
             data: &self.data.name,
@@ -92,7 +120,7 @@ impl Measurement<'_> {
             device: &session.device_name(),
             classes: session.classes(),
         };
-        let report = outcome.report(self.attacks, &context);
+        let report = outcome.report(&attacks, &context);
         for warning in &report.warnings {
             console.warn(&format!("{} [{}]", warning.message, warning.flag));
         }
@@ -178,9 +206,10 @@ pub fn parse_attacks(texts: &[impl AsRef<str>], ball: &BallArgs) -> Result<Vec<A
 /// `pgd linf 8/255, 20 steps of 2/255, 5 starts`.
 pub fn describe(attack: &AttackResult) -> String {
     let mut text = format!("{} {} {}", attack.name, attack.norm, pixels(attack.eps));
-    if attack.name == "square" {
+    let kind = attack.name.trim_start_matches("transfer-");
+    if kind == "square" {
         text += &format!(", {} queries", attack.steps);
-    } else if attack.name.starts_with("apgd") {
+    } else if ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "deepfool"].contains(&kind) {
         text += &format!(", {} steps", attack.steps);
     } else if attack.steps > 1 {
         text += &format!(", {} steps of {}", attack.steps, pixels(attack.step));

@@ -106,9 +106,21 @@ impl<'a> Objective<'a> {
 
     /// Chooses the target of each image: number `which` of those that `aim` has.
     pub fn set_targets(&mut self, aim: Aim, which: u32) -> Result<()> {
-        if aim == Aim::Any {
-            return Ok(());
+        if aim != Aim::Any {
+            let targets = self.targets(aim, which)?;
+            self.write_targets(&targets);
         }
+        Ok(())
+    }
+
+    /// Makes these classes the targets.
+    pub(super) fn write_targets(&mut self, targets: &[u32]) {
+        let variable = self.buffers().targets;
+        self.session.device().write_integers(variable, targets);
+    }
+
+    /// The class that number `which` of `aim` is for each image.
+    pub(super) fn targets(&mut self, aim: Aim, which: u32) -> Result<Vec<u32>> {
         let classes = self.classes();
         let buffers = self.buffers();
         let integers = |session: &mut Session, variable| -> Result<Vec<u32>> {
@@ -116,8 +128,9 @@ impl<'a> Objective<'a> {
             Ok(values.into_iter().map(f32::to_bits).collect())
         };
         let labels = integers(self.session, buffers.labels)?;
-        let targets: Vec<u32> = match aim {
-            Aim::Any => unreachable!("it has no targets"),
+        Ok(match aim {
+            // Any class but the label has no target to be named.
+            Aim::Any => labels,
             Aim::Random => {
                 let indices = integers(self.session, buffers.indices)?;
                 let stream = self.stream(which);
@@ -132,9 +145,7 @@ impl<'a> Objective<'a> {
                 let rows = logits.chunks_exact(classes).zip(&labels);
                 rows.map(|(row, &label)| likely(row, label, which as usize)).collect()
             }
-        };
-        self.session.device().write_integers(buffers.targets, &targets);
-        Ok(())
+        })
     }
 
     /// The random numbers of one restart.
@@ -215,6 +226,11 @@ impl<'a> Objective<'a> {
     pub(super) fn fill(&mut self, values: Variable, value: f32) {
         let all = vec![value; self.count];
         self.session.device().write(values, &all);
+    }
+
+    /// Replaces a buffer with one value for each image.
+    pub(super) fn write(&mut self, values: Variable, by: &[f32]) {
+        self.session.device().write(values, by);
     }
 
     /// Writes one integer to the front of a buffer.

@@ -1,6 +1,6 @@
 //! Attacks by name: `pgd:eps=8/255,steps=20`.
 
-use super::{Aim, Apgd, Attack, Ball, Fgsm, MiFgsm, Pgd, Square, Start};
+use super::{Aim, Apgd, Attack, Ball, DeepFool, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Norm;
@@ -15,8 +15,6 @@ struct Known {
     /// The length of a step when it is not given.
     step: DefaultStep,
     start: Start,
-    /// The norms of its ball.
-    norms: &'static [Norm],
 }
 
 #[derive(Clone, Copy)]
@@ -27,7 +25,9 @@ enum DefaultStep {
     Madry,
 }
 
-const BOTH: &[Norm] = &[Norm::Linf, Norm::L2];
+/// What the kind of an attack begins with when it was made against another model.
+const TRANSFERRED: &str = "transfer-";
+
 const STEPPED: &[&str] = &["norm", "eps", "step", "steps"];
 const STARTED: &[&str] = &["norm", "eps", "step", "steps", "start", "restarts"];
 const ADAPTIVE: &[&str] = &["norm", "eps", "steps", "restarts"];
@@ -44,16 +44,9 @@ const ATTACKS: &[Known] = &[
     known("apgd-ce", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
     known("apgd-dlr", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
     known("apgd-t", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
-    Known {
-        norms: &[Norm::Linf],
-        ..known(
-            "square",
-            &["norm", "eps", "queries", "restarts"],
-            5000,
-            DefaultStep::Part(0.0),
-            Start::Random,
-        )
-    },
+    known("deepfool", &["norm", "eps", "steps"], 50, DefaultStep::Part(0.0), Start::Clean),
+    known("fab-t", &["norm", "eps", "steps"], 100, DefaultStep::Part(0.0), Start::Clean),
+    known("square", &["norm", "eps", "queries", "restarts"], 5000, DefaultStep::Part(0.0), Start::Random),
 ];
 
 const fn known(
@@ -63,7 +56,7 @@ const fn known(
     step: DefaultStep,
     start: Start,
 ) -> Known {
-    Known { name, settings, steps, step, start, norms: BOTH }
+    Known { name, settings, steps, step, start }
 }
 
 /// An attack with its settings, as the command line and recipes name it.
@@ -168,9 +161,19 @@ impl AttackSpec {
         Ok(spec)
     }
 
+    /// This attack, made against another model and shown to this one.
+    pub fn transferred(&self) -> Self {
+        Self { kind: format!("{TRANSFERRED}{}", self.kind), ..self.clone() }
+    }
+
+    /// Whether it was made against another model.
+    pub fn is_transferred(&self) -> bool {
+        self.kind.starts_with(TRANSFERRED)
+    }
+
     /// Whether it follows the gradient of the model itself, step after step.
     pub fn white_box(&self) -> bool {
-        self.kind != "square"
+        self.kind != "square" && !self.is_transferred()
     }
 
     /// The passes that an image takes in one step of one attempt, where a forward pass is 1 and a
@@ -178,6 +181,9 @@ impl AttackSpec {
     pub fn passes(&self) -> f64 {
         match self.kind.as_str() {
             "square" => 1.0,
+            "fab-t" => 3.0,
+            // A gradient for each of nine classes.
+            "deepfool" => 19.0,
             _ => 2.0,
         }
     }
@@ -195,16 +201,6 @@ impl AttackSpec {
         if self.steps == 0 || self.restarts == 0 {
             return Err(Error::Config(format!("attack {}: at least one step and one restart", self.kind)));
         }
-        let known = ATTACKS.iter().find(|known| known.name == self.kind);
-        if let Some(known) = known.filter(|known| !known.norms.contains(&self.ball.norm)) {
-            let norms: Vec<String> = known.norms.iter().map(Norm::to_string).collect();
-            return Err(Error::Config(format!(
-                "attack {} has no {} form; it has {}",
-                self.kind,
-                self.ball.norm,
-                norms.join(", ")
-            )));
-        }
         if self.ball.norm == Norm::Linf && self.ball.eps > 1.0 {
             return Err(Error::Config(format!(
                 "attack {}: eps {} is beyond the range of a pixel, [0, 1]; did you mean {}/255?",
@@ -219,7 +215,7 @@ impl AttackSpec {
         let Self { ball, step, steps, start, restarts, .. } = *self;
         let pgd = |name, loss, aim| Box::new(Pgd { name, ball, step, steps, start, restarts, loss, aim });
         let apgd = |name, loss, aim| Box::new(Apgd { name, ball, steps, restarts, loss, aim });
-        match self.kind.as_str() {
+        match self.kind.trim_start_matches(TRANSFERRED) {
             "fgsm" => Box::new(Fgsm { ball }),
             "bim" => pgd("bim", Loss::CrossEntropy, Aim::Any),
             "pgd-t" => pgd("pgd-t", Loss::TargetCrossEntropy, Aim::Likely),
@@ -229,6 +225,8 @@ impl AttackSpec {
             "apgd-ce" => apgd("apgd-ce", Loss::CrossEntropy, Aim::Any),
             "apgd-dlr" => apgd("apgd-dlr", Loss::Dlr, Aim::Any),
             "apgd-t" => apgd("apgd-t", Loss::TargetDlr, Aim::Likely),
+            "deepfool" => Box::new(DeepFool { ball, steps }),
+            "fab-t" => Box::new(Fab { ball, steps }),
             "square" => Box::new(Square { ball, queries: steps, restarts }),
             _ => pgd("pgd", Loss::CrossEntropy, Aim::Any),
         }
@@ -295,7 +293,6 @@ mod tests {
     fn mistakes_are_named() {
         let message = |text| AttackSpec::parse(text, None, None).unwrap_err().to_string();
         assert!(message("pdg").contains("fgsm, bim, pgd"));
-        assert!(message("square:norm=l2").contains("has no l2 form"));
         assert!(message("square:steps=7").contains("queries"));
         assert!(message("pgd:stepz=3").contains("'stepz'"));
         assert!(message("pgd:eps=8").contains("8/255"));

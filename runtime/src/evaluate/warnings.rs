@@ -6,7 +6,8 @@ use crate::attacks::AttackSpec;
 use crate::ops::{LogitLossKind, Norm};
 use crate::report::Warning;
 
-/// What AutoAttack's authors allow Square to find that gradients did not, as a part of the images.
+/// What AutoAttack's authors allow Square to find that gradients did not, as a part of the images; we
+/// allow transfer the same.
 const SQUARE_ALLOWANCE: f64 = 0.002;
 
 /// An linf ball that nothing withstands: any image can become uniform grey in it.
@@ -155,18 +156,22 @@ impl Outcome {
         if self.order == Order::Independent {
             self.about_pairs(i, attack, attacks, &mut warn);
         }
-        if attack.kind == "square" {
+        if !attack.white_box() {
             let white: Vec<usize> = (0..i).filter(|&j| attacks[j].white_box()).collect();
             let stood: Vec<bool> =
                 (0..self.clean.len()).map(|n| white.iter().all(|&j| self.robust[j][n])).collect();
             let fell =
                 stood.iter().zip(&self.robust[i]).filter(|(stood, robust)| **stood && !**robust).count();
             if !white.is_empty() && fell as f64 > SQUARE_ALLOWANCE * images {
+                let (flag, what) = match attack.is_transferred() {
+                    true => ("transfer-beats-gradients", "Images made against the surrogate"),
+                    false => ("square-beats-gradients", "Square, which sees no gradient,"),
+                };
                 warn(
-                    "square-beats-gradients",
+                    flag,
                     format!(
-                        "Square, which sees no gradient, fooled {fell} images that withstood the {} attacks before \
-                         it: gradients mislead on this model, and its robustness is overestimated",
+                        "{what} fooled the model on {fell} images that withstood the {} attacks by its own gradient: \
+                         gradients mislead on this model, and its robustness is overestimated",
                         white.len()
                     ),
                 );
@@ -295,5 +300,11 @@ mod tests {
         assert_eq!(flags(&outcome(&[400, 397]), &["apgd-ce", "square"]), ["square-beats-gradients"]);
         assert!(flags(&outcome(&[400, 398]), &["apgd-ce", "square"]).is_empty());
         assert!(flags(&outcome(&[400]), &["square"]).is_empty());
+        let specs = |texts| specs(texts).into_iter().enumerate();
+        let transferred: Vec<AttackSpec> =
+            specs(&["pgd", "pgd"]).map(|(i, s)| if i == 1 { s.transferred() } else { s }).collect();
+        let flag = |robust| outcome(robust).warnings(&transferred, 10).pop().map(|w| w.flag);
+        assert_eq!(flag(&[400, 397]).as_deref(), Some("transfer-beats-gradients"));
+        assert_eq!(flag(&[400, 500]), None);
     }
 }

@@ -1,7 +1,10 @@
 //! The steps of APGD and Square.
 
 use adamant::Shape;
-use adamant::op::{ApgdCheckpoint, ApgdTrack, Mix, Norm, Op, SquareStart, SquareWindow};
+use adamant::op::{
+    ApgdCheckpoint, ApgdTrack, FabStep, Mix, Norm, Op, ProjectHyperplane, SquareExchange, SquareStart,
+    SquareTiles, SquareWindow,
+};
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, shape};
 use crate::compare::Tolerance;
@@ -58,6 +61,86 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.extend(track());
+    cases.extend(boundary());
+    cases.extend(square_l2());
+    cases
+}
+
+/// Square's perturbations in the l2 ball.
+fn square_l2() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, images) in [
+        ("small images", shape(4, 3, 7, 7)),
+        ("wide images", shape(3, 2, 10, 16)),
+        ("one image of one channel", shape(1, 1, 6, 6)),
+        ("images of several parts", shape(3, 3, 32, 32)),
+        ("past one grid row", shape(66_000, 1, 3, 3)),
+    ] {
+        let [indices, key] = random(images);
+        let [_, _, height, width] = images.0;
+        let pattern = Input::Normal(Shape::vector(height * width), 1.0);
+        let least = height.min(width);
+        for side in [1, least.min(3), (least / 5).max(1)] {
+            let op = Op::SquareTiles(SquareTiles { shape: images, side });
+            let inputs = [indices.clone(), key.clone(), pattern.clone()];
+            cases.push(Case::new(&format!("{name}, side {side}"), op, inputs).within(Tolerance::Exact));
+        }
+        for side in [1, 3, least] {
+            // Inside the ball, and outside of it by rounding.
+            let inputs = [
+                clean(images),
+                clean(images),
+                radius(images, 100.0),
+                indices.clone(),
+                key.clone(),
+                Input::Integers(Shape::SCALAR, vec![side as u32]),
+                pattern.clone(),
+            ];
+            cases.push(Case::new(
+                &format!("{name}, side {side}"),
+                Op::SquareExchange(SquareExchange),
+                inputs,
+            ));
+        }
+    }
+    cases
+}
+
+/// FAB's projections and step.
+fn boundary() -> Vec<Case> {
+    let each =
+        |images: Shape, values: &[f32]| Input::Given(Shape::per_image(images.batch()), values.to_vec());
+    // Past one row of workgroups: the projection takes one for each image.
+    let many = shape(66_000, 1, 1, 2);
+    let mut cases = Vec::new();
+    for (name, images) in [
+        ("small images", shape(6, 3, 5, 7)),
+        ("one image", shape(1, 3, 9, 8)),
+        ("fewer elements than threads", shape(5, 1, 2, 3)),
+        ("images of several parts", shape(6, 3, 32, 32)),
+        ("past one grid row", many),
+    ] {
+        // On the boundary, on both sides of it, and too far from it for any image.
+        let offset = each(images, &[0.3, -0.3, 0.0, 1.5, 1e4, -1e4]);
+        for (weights, w) in [
+            ("", Input::Normal(images, 1.0)),
+            (", sparse weights", Input::Given(images, vec![0.0, 1.5, -0.0, -2.0, 0.0])),
+            (", no weights", Input::Given(images, vec![0.0])),
+            (", small weights", Input::Normal(images, 1e-3)),
+        ] {
+            for norm in [Norm::Linf, Norm::L2] {
+                let inputs = [clean(images), clean(images), w.clone(), offset.clone()];
+                let op = Op::ProjectHyperplane(ProjectHyperplane { norm });
+                let case = Case::new(&format!("{norm}, {name}{weights}"), op, inputs);
+                cases.push(case.within(Tolerance::Loose));
+            }
+        }
+        let (length, other) = (each(images, &[0.1, 0.0, 5.0]), each(images, &[0.2, 0.0, 0.0, 1.0]));
+        let move_of = Input::Normal(images, 0.1);
+        let inputs = [clean(images), move_of.clone(), move_of, length, other];
+        let op = Op::FabStep(FabStep { eta: 1.05, most: 0.1 });
+        cases.push(Case::new(name, op, inputs).updating([clean(images)]));
+    }
     cases
 }
 
