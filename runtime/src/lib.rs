@@ -85,7 +85,7 @@ pub use import::{
     reference_logits_bytes,
 };
 pub use model::{Model, Preprocessing};
-pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
+pub use network::{BatchNormMode, Forward, Head, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use random::{Purpose, Stream, threefry};
 pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase};
