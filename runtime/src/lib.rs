@@ -98,7 +98,7 @@ pub use import::{
 };
 pub use loss::Loss;
 pub use model::{Model, Preprocessing};
-pub use network::{BatchNormMode, Layer, Network, Parameter, Role, Source};
+pub use network::{BatchNormMode, Forward, Head, Layer, Network, Parameter, Role, Source};
 pub use plan::{Limits, Operand, Plan, Slot, Step};
 pub use profile::StepTime;
 pub use random::{Purpose, Stream, threefry};

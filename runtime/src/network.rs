@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::ops::{BatchNormTrain, Op, RunningStatistics};
+use crate::ops::{BatchNormTrain, Conv2d, Op, RunningStatistics};
 use crate::shape::{Shape, Tensor};
 
 /// Where a layer takes an input from.
@@ -79,7 +79,72 @@ pub enum BatchNormMode {
     BatchUpdate,
 }
 
+/// Every value of one forward pass.
+pub struct Forward {
+    /// The output of each layer, in order.
+    pub layers: Vec<ValueId>,
+    /// batch x 1 x 1 x classes.
+    pub logits: ValueId,
+}
+
+impl Forward {
+    /// What the network's last, linear layer sees: batch x 1 x 1 x features.
+    pub fn features(&self, network: &Network) -> Result<ValueId> {
+        let head =
+            network.head().ok_or_else(|| Error::Config("the model's last layer is not linear".into()))?;
+        Ok(self.layers[head.features])
+    }
+
+    /// What the pooling before the last layers sees: batch x height x width x channels.
+    pub fn feature_map(&self, network: &Network) -> Result<ValueId> {
+        let layer = network.feature_map().ok_or_else(|| {
+            Error::Config(
+                "the model does not end in a linear layer on pooled features, so it has no feature map"
+                    .into(),
+            )
+        })?;
+        Ok(self.layers[layer])
+    }
+}
+
+/// The last layer of a classifier: linear, with a bias.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The layer whose output it takes.
+    pub features: usize,
+    /// Positions of its parameters.
+    pub weight: usize,
+    pub bias: usize,
+}
+
 impl Network {
+    /// The last layer, where it is linear with a bias on one value a feature.
+    pub fn head(&self) -> Option<Head> {
+        let Source::Layer(last) = self.output else { return None };
+        let layer = &self.layers[last];
+        match (&layer.op, layer.inputs.as_slice()) {
+            (
+                Op::Conv2d(conv),
+                &[Source::Layer(features), Source::Parameter(weight), Source::Parameter(bias)],
+            ) if *conv == Conv2d::LINEAR && self.parameters[weight].shape.0[..2] == [1, 1] => {
+                Some(Head { features, weight, bias })
+            }
+            _ => None,
+        }
+    }
+
+    /// The layer whose output is pooled, flattened and handed to the last layer.
+    pub fn feature_map(&self) -> Option<usize> {
+        let mut at = self.head()?.features;
+        while let Op::AvgPool(_) | Op::Flatten(_) = self.layers[at].op {
+            match self.layers[at].inputs[0] {
+                Source::Layer(before) => at = before,
+                Source::Image | Source::Parameter(_) => return None,
+            }
+        }
+        Some(at)
+    }
+
     pub fn classes(&self) -> Result<usize> {
         let shapes = self.layer_shapes(1)?;
         Ok(self.shape_of(self.output, 1, &shapes).channels())
@@ -178,9 +243,7 @@ impl Network {
         Ok(())
     }
 
-    /// Adds this network's layers to `graph`, from the normalised `image` to the logits.
-    ///
-    /// `parameters` holds one value of the graph for each of [`Network::parameters`].
+    /// Adds this network's layers to `graph`, from the normalised `image` on, and returns the logits.
     pub fn forward(
         &self,
         graph: &mut Graph,
@@ -188,6 +251,19 @@ impl Network {
         parameters: &[ValueId],
         mode: BatchNormMode,
     ) -> Result<ValueId> {
+        Ok(self.forward_all(graph, image, parameters, mode)?.logits)
+    }
+
+    /// As [`Network::forward`], with the output of every layer.
+    ///
+    /// `parameters` holds one value of the graph for each of [`Network::parameters`].
+    pub fn forward_all(
+        &self,
+        graph: &mut Graph,
+        image: ValueId,
+        parameters: &[ValueId],
+        mode: BatchNormMode,
+    ) -> Result<Forward> {
         let mut values: Vec<ValueId> = Vec::with_capacity(self.layers.len());
         let resolve = |source: Source, values: &[ValueId]| match source {
             Source::Image => image,
@@ -223,6 +299,7 @@ impl Network {
             values.push(output);
         }
         graph.set_label("");
-        Ok(resolve(self.output, &values))
+        let logits = resolve(self.output, &values);
+        Ok(Forward { layers: values, logits })
     }
 }

@@ -9,7 +9,7 @@ use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::loss::Loss;
 use crate::model::Model;
-use crate::network::{BatchNormMode, Network};
+use crate::network::{BatchNormMode, Forward, Network};
 use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
 use crate::shape::{Shape, Tensor};
 
@@ -459,13 +459,29 @@ pub struct ModelGraph {
 impl ModelGraph {
     /// A forward pass: batch x 1 x 1 x classes.
     pub fn logits(&mut self, images: Images, mode: BatchNormMode) -> Result<ValueId> {
+        Ok(self.forward(images, mode)?.logits)
+    }
+
+    /// A forward pass with the output of every layer.
+    pub fn forward(&mut self, images: Images, mode: BatchNormMode) -> Result<Forward> {
+        let parameters = self.parameters.clone();
+        self.forward_with(images, &parameters, mode)
+    }
+
+    /// A forward pass of the same network with other parameters, one value for each.
+    pub fn forward_with(
+        &mut self,
+        images: Images,
+        parameters: &[ValueId],
+        mode: BatchNormMode,
+    ) -> Result<Forward> {
         let images = match images {
             Images::Clean => self.images,
             Images::Adversarial => self.adversarial,
         };
         self.graph.set_label("normalize");
         let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
-        self.network.forward(&mut self.graph, image, &self.parameters, mode)
+        self.network.forward_all(&mut self.graph, image, parameters, mode)
     }
     /// Writes losses and correctness to their buffers.
     fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {

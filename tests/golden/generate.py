@@ -302,6 +302,31 @@ LOSSES = {
 }
 
 
+def angular(u, v):
+    return 1 - (u * v).sum(1).abs() / (u.norm(dim=1) * v.norm(dim=1))
+
+
+def mse(u, v):
+    return ((u - v) ** 2).mean(1)
+
+
+GUIDES = {
+    "guide.representation": ("representation", angular, 50.0),
+    "guide.mse": ("representation", mse, 2.0),
+    "guide.logit": ("logit", mse, 0.5),
+    "guide.attention": ("attention", angular, 50.0),
+}
+
+
+def features_and_logits(net, x):
+    """The feature map before global pooling, and the logits."""
+    kept = []
+    hook = net.pool.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    logits = net(x)
+    hook.remove()
+    return kept[0], logits
+
+
 def write_losses():
     """Losses of clean and adversarial images in train mode, clean first, with every gradient."""
     x, labels = batch(2)
@@ -321,6 +346,27 @@ def write_losses():
     log_p = F.log_softmax(net(x.double()), 1).detach()
     kl(log_p, F.log_softmax(net(adv), 1)).sum().backward()
     out["kl_attack.grad"] = adv.grad
+    # A frozen teacher, in eval mode on the clean images, guides the student on the adversarial ones.
+    teacher, teacher_logits = features_and_logits(tiny_resnet().double(), x.double())
+    for name, (kind, distance, weight) in GUIDES.items():
+        net = tiny_resnet().double().train()
+        student, logits = features_and_logits(net, x_adv.double())
+        u, v = (logits, teacher_logits) if kind == "logit" else (student, teacher)
+        if kind == "attention":
+            u, v = u.sum(1), v.sum(1)
+        apart = distance(u.flatten(1), v.flatten(1).detach())
+        losses = F.cross_entropy(logits, labels, reduction="none") + weight * apart
+        losses.mean().backward()
+        out[f"{name}.losses"] = losses
+        for parameter, p in net.named_parameters():
+            out[f"{name}.grad.{parameter}"] = p.grad
+    # The move of AWP by the cross-entropy of the adversarial images, gamma 0.01.
+    net = tiny_resnet().double().train()
+    F.cross_entropy(net(x_adv.double()), labels).backward()
+    for parameter, p in net.named_parameters():
+        if p.dim() > 1:
+            d = 0.01 * p.grad
+            out[f"awp.{parameter}"] = p + 0.01 * p.norm() / (d.norm() + 1e-20) * d
     save("losses.safetensors", out)
 # --- attacks that adapt --------------------------------------------------------
 

@@ -149,3 +149,136 @@ fn recipes_with_different_losses_differ() {
     let clean = recipe("madry", &["attack.kind=none", "loss.kind=clean"]);
     assert_eq!(run(&recipe("mixed", &["loss.beta=0"])).0[0], run(&clean).0[0]);
 }
+
+/// What is switched off by its number is off, bit for bit.
+#[test]
+fn neutral_settings_change_nothing() {
+    let plain = run(&recipe("madry", &[])).0;
+    for settings in [
+        &["weights.ema=0"][..],
+        &["weights.awp=0"],
+        &["weights.awp=0.01", "weights.awp_warmup_epochs=4"],
+        // A tolerated doubt of 1 leaves every ball at its largest.
+        &["epsilon.policy=daat", "epsilon.rho=[1.0]"],
+        &["guide.kind=representation", "guide.weight=0"],
+        // No two vectors are further apart than 90 degrees, for |u v| is positive.
+        &["replay.kind=noisy", "replay.angle=90"],
+        &["replay.kind=noisy", "replay.angle=0", "replay.until_epoch=0"],
+        &["optimizer.clip=1e9"],
+    ] {
+        assert_eq!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
+    }
+    for settings in [
+        &["weights.ema=0.9"][..],
+        &["weights.awp=0.01"],
+        &["epsilon.policy=daat"],
+        &["guide.kind=representation"],
+        // Squared distances of logits times 50 would diverge.
+        &["guide.kind=logit", "guide.distance=mse", "guide.weight=0.1"],
+        &["guide.kind=attention"],
+        &["replay.kind=noisy", "replay.angle=0"],
+        &["optimizer.clip=0.1"],
+    ] {
+        assert_ne!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
+    }
+}
+
+#[test]
+fn averages_and_perturbations_resume_exactly() {
+    resumes_exactly(&recipe("madry", &["weights.ema=0.9"]));
+    resumes_exactly(&recipe("awp", &["weights.awp_warmup_epochs=1", "weights.ema=0.5"]));
+}
+
+/// With a rate of 0 nothing remains of the perturbation, and the average is the start.
+#[test]
+fn perturbed_weights_come_back() {
+    let settings = ["schedule.peak=0", "batchnorm.mode=frozen"];
+    let start = model().values;
+    for name in ["awp", "madry"] {
+        let settings = [&settings[..], &["weights.ema=0.9"]].concat();
+        for (found, start) in run(&recipe(name, &settings)).0.iter().zip(&start) {
+            let far = found.data.iter().zip(&start.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-6, "{name}: {far}");
+        }
+    }
+}
+
+/// The radii of all images, in their order in the data set.
+fn radii(trainer: &mut Trainer<'_>) -> Vec<f32> {
+    let (_, state) = state(trainer);
+    let (_, values) = state.tensors.into_iter().find(|(name, _)| name == "epsilon").expect("it has a memory");
+    values
+}
+
+#[test]
+fn every_image_has_a_radius_of_its_own() {
+    let eps = 8.0 / 255.0;
+    let mut iaat = trainer(&recipe("iaat", &["epsilon.warmup_epochs=1"]));
+    epoch(&mut iaat);
+    assert_eq!(radii(&mut iaat), [eps; IMAGES], "nothing changes in the warm-up");
+    let metrics = epoch(&mut iaat);
+    let found = radii(&mut iaat);
+    let step = 0.19 / 255.0 + 1e-7;
+    assert!(found.iter().all(|r| (r - eps).abs() <= step) && found.iter().any(|r| *r != eps), "{found:?}");
+    // Images that are misclassified as they are count as 0.
+    let mean = found.iter().map(|&r| f64::from(r)).sum::<f64>() / IMAGES as f64;
+    assert!(metrics.mean_eps <= mean + 1e-9, "{} and {mean}", metrics.mean_eps);
+
+    let mut daat =
+        trainer(&recipe("daat", &["attack.eps=8/255", "epsilon.rho=[0.05]", "epsilon.rho_stages=[]"]));
+    let metrics = epoch(&mut daat);
+    assert!((metrics.mean_eps - f64::from(eps)).abs() < 1e-9, "the first epoch is at eps");
+    let found = radii(&mut daat);
+    assert!(
+        found.iter().all(|r| (1e-4 * eps..=eps).contains(r)) && found.iter().any(|r| *r < eps),
+        "{found:?}"
+    );
+    let mean = found.iter().map(|&r| f64::from(r)).sum::<f64>() / IMAGES as f64;
+    let next = epoch(&mut daat).mean_eps;
+    assert!((next - mean).abs() < 1e-8, "{next} is not the mean of what the memory held, {mean}");
+}
+
+/// The memory is of the image, not of its place in a batch: other batches leave other numbers only
+/// through the weights.
+#[test]
+fn memory_is_keyed_by_image() {
+    let settings = ["schedule.peak=0", "batchnorm.mode=frozen", "epsilon.warmup_epochs=0"];
+    let after = |batch: &str| {
+        let settings = [&settings[..], &[batch]].concat();
+        let mut trainer = trainer(&recipe("iaat", &settings));
+        finish(&mut trainer);
+        radii(&mut trainer)
+    };
+    let (eights, fives) = (after("data.batch=8"), after("data.batch=5"));
+    assert_eq!(eights, fives);
+    assert!(eights.iter().any(|r| *r != eights[0]), "{eights:?}");
+}
+
+/// Replayed images are uniform noise around the clean ones, which PGD's, at the rim of the ball, are not.
+#[test]
+fn replayed_images_are_noise() {
+    let rim = |angle: &str| {
+        let mut trainer = trainer(&recipe("madry", &["replay.kind=noisy", "replay.until_epoch=2", angle]));
+        [(); 3].map(|()| {
+            epoch(&mut trainer);
+            share_at_the_rim(&mut trainer)
+        })
+    };
+    let noise = rim("replay.angle=0");
+    let attack = rim("replay.angle=90");
+    // A tenth of uniform noise is there; two steps of an attack take more of the image to the rim.
+    assert!(noise[1] < 0.15 && attack[1] > 0.2, "{noise:?} {attack:?}");
+    assert!(noise[2] > 0.2, "replay has ended: {noise:?}");
+}
+
+/// The share of elements of the last batch that are nearly eps from the clean image.
+fn share_at_the_rim(trainer: &mut Trainer<'_>) -> f64 {
+    let eps = 8.0 / 255.0;
+    let count = IMAGES % BATCH;
+    let clean = trainer.session().buffers().images;
+    let clean = trainer.session().device().read(clean).expect("host memory");
+    let found = trainer.session().read_adversarial(count).expect("host memory");
+    let moved: Vec<f32> = found.iter().zip(&clean).map(|(a, b)| (a - b).abs()).collect();
+    assert!(moved.iter().all(|d| *d <= eps + 1e-6));
+    moved.iter().filter(|d| **d > 0.9 * eps).count() as f64 / moved.len() as f64
+}

@@ -1,8 +1,13 @@
 //! The losses of training against PyTorch, on both executors, and what their papers promise of them.
 
-use adamant::finetune::{Adversary, BatchLoss, LossConfig, LossKind, Recipe};
+use adamant::finetune::{
+    Adversary, BatchLoss, GuideConfig, GuideDistance, GuideKind, LossConfig, LossKind, Recipe, ReplayConfig,
+    ReplayKind, Teacher, WeightPerturbation,
+};
 use adamant::op::{Copy, Op, Sum};
-use adamant::{BatchNormMode, Device, Model, Role, Session, Tensor, Variable, differentiate, import};
+use adamant::{
+    BatchNormMode, Device, Model, ModelGraph, Role, Session, Tensor, Variable, differentiate, import,
+};
 use adamant_tests::compare::{Tolerance, assert_close};
 use adamant_tests::golden::{self, Golden};
 use adamant_tests::gpu::gpu;
@@ -32,9 +37,15 @@ fn load(device: Device, model: &Model, golden: &Golden, adversarial: &str) -> Se
 }
 
 fn compute(device: Device, config: &LossConfig, golden: &Golden, adversarial: &str) -> Found {
-    let model = tiny_resnet();
-    let mut session = load(device, &model, golden, adversarial);
-    let parameters = model.network.parameters.clone();
+    let session = load(device, &tiny_resnet(), golden, adversarial);
+    found_by(session, |m, mode| config.add(m, mode))
+}
+
+fn found_by(
+    mut session: Session,
+    loss: impl FnOnce(&mut ModelGraph, BatchNormMode) -> adamant::Result<BatchLoss>,
+) -> Found {
+    let parameters = session.network().parameters.clone();
     let trains: Vec<usize> = (0..parameters.len()).filter(|&i| parameters[i].role.trains()).collect();
     let mut buffers: Vec<Variable> = Vec::new();
     for len in trains.iter().map(|&i| parameters[i].shape.len()).chain([COUNT]) {
@@ -42,7 +53,7 @@ fn compute(device: Device, config: &LossConfig, golden: &Golden, adversarial: &s
     }
     session
         .run("loss", COUNT, |m| {
-            let BatchLoss { losses, .. } = config.add(m, BatchNormMode::BatchUpdate)?;
+            let BatchLoss { losses, .. } = loss(m, BatchNormMode::BatchUpdate)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / COUNT as f32 }), &[losses])?;
             let wrt: Vec<_> = trains.iter().map(|&i| m.parameters[i]).collect();
             let mut values = differentiate(&mut m.graph, mean, &wrt)?;
@@ -114,6 +125,87 @@ fn the_attack_of_trades_raises_the_divergence() {
         adversary.gradient(&mut session, COUNT).unwrap();
         let largest = session.device().read(gradient).unwrap().iter().fold(0.0, |a: f32, b| a.max(b.abs()));
         assert!(largest < 1e-5, "{largest}");
+    }
+}
+
+#[test]
+fn a_frozen_teacher_guides() {
+    let golden = Golden::open("losses.safetensors");
+    let adversarial = config(LossKind::Adversarial, None);
+    let guide = |kind, distance, weight| GuideConfig { kind, distance, weight };
+    for (name, guide) in [
+        // What the paper sets is the default.
+        ("guide.representation", guide(GuideKind::Representation, None, None)),
+        ("guide.mse", guide(GuideKind::Representation, Some(GuideDistance::Mse), Some(2.0))),
+        ("guide.logit", guide(GuideKind::Logit, Some(GuideDistance::Mse), Some(0.5))),
+        ("guide.attention", guide(GuideKind::Attention, None, None)),
+    ] {
+        for device in [Device::cpu(), gpu()] {
+            let mut session = load(device, &tiny_resnet(), &golden, "x_adv");
+            let teacher = Teacher::new(&guide, &ReplayConfig::default(), &mut session).unwrap().unwrap();
+            teacher.look(&mut session, COUNT).unwrap();
+            let found = found_by(session, |m, mode| {
+                let loss = adversarial.add(m, mode)?;
+                teacher.guide(m, loss)
+            });
+            let key = format!("{name}.losses");
+            assert_close(&key, &found.losses, &golden.real(&key).1, Tolerance::Loose);
+            for (parameter, gradient) in found.gradients {
+                let key = format!("{name}.grad.{parameter}");
+                assert_close(&key, &gradient, &golden.real(&key).1, Tolerance::Loose);
+            }
+        }
+    }
+}
+
+/// The teacher stays where it was when the network moves on, and a network that has not moved is at no
+/// distance from it.
+#[test]
+fn the_distance_from_the_teacher_grows_from_zero() {
+    let golden = Golden::open("losses.safetensors");
+    let mut session = load(Device::cpu(), &tiny_resnet(), &golden, "x_adv");
+    let replay = ReplayConfig { kind: ReplayKind::Noisy, ..ReplayConfig::default() };
+    let teacher = Teacher::new(&GuideConfig::default(), &replay, &mut session).unwrap().unwrap();
+    teacher.look(&mut session, COUNT).unwrap();
+    let distances = teacher.distances(&mut session, COUNT).unwrap();
+    assert!(distances.iter().all(|a| a.abs() < 1e-6), "{distances:?}");
+    let mut weights = session.read_parameters().unwrap();
+    for value in &mut weights[0].data {
+        *value = -*value;
+    }
+    session.write_parameters(&weights).unwrap();
+    teacher.look(&mut session, COUNT).unwrap();
+    let distances = teacher.distances(&mut session, COUNT).unwrap();
+    assert!(distances.iter().all(|a| (1e-3..=1.0).contains(a)), "{distances:?}");
+}
+
+#[test]
+fn weights_move_as_awp_says_and_back() {
+    let golden = Golden::open("losses.safetensors");
+    let model = tiny_resnet();
+    let adversarial = config(LossKind::Adversarial, None);
+    for device in [Device::cpu(), gpu()] {
+        let mut session = load(device, &model, &golden, "x_adv");
+        let perturbation = WeightPerturbation::new(0.01, &mut session).unwrap();
+        let mode = BatchNormMode::BatchUpdate;
+        perturbation.apply(&mut session, COUNT, mode, |m, mode| adversarial.add(m, mode)).unwrap();
+        let mut moved = 0;
+        for (i, value) in session.read_parameters().unwrap().into_iter().enumerate() {
+            let parameter = &model.network.parameters[i];
+            let key = format!("awp.{}", parameter.name);
+            if golden.has(&key) {
+                let found = hwio_to_oihw(&value).data;
+                assert_close(&key, &found, &golden.real(&key).1, Tolerance::Approximate);
+                moved += 1;
+            } else {
+                assert_eq!(value, model.values[i], "{} moved", parameter.name);
+            }
+        }
+        assert_eq!(moved, 7, "convolutions and the linear layer");
+        perturbation.restore(&mut session).unwrap();
+        for (found, start) in session.read_parameters().unwrap().iter().zip(&model.values) {
+            assert_close("restored", &found.data, &start.data, Tolerance::Close);
+        }
     }
 }
 

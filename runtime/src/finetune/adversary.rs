@@ -2,7 +2,7 @@
 
 use super::formula::Formula;
 use super::recipe::{AttackConfig, AttackObjective};
-use crate::attacks::Objective;
+use crate::attacks::{AttackSpec, Objective};
 use crate::autodiff::differentiate;
 use crate::error::Result;
 use crate::graph::Variable;
@@ -42,20 +42,48 @@ impl Adversary {
         radius: f32,
     ) -> Result<()> {
         let Some(spec) = self.config.spec_at(radius) else { return Ok(()) };
-        let objective = |session| Objective::new(session, count, seed, Purpose::TrainingAttackStart, epoch);
         if radius == 0.0 {
             // A ball of one point: the steps of an attack would lead nowhere.
-            return objective(session).start_clean();
+            return session.start_clean(count);
         }
-        let attack = spec.build();
-        match self.clean {
-            None => attack.perturb(&mut objective(session)),
-            Some(clean) => {
-                remember_clean(session, count, clean)?;
-                let gradient = move |session: &mut Session, count| kl_gradient(session, count, clean);
-                attack.perturb(&mut objective(session).with_gradient(&gradient))
-            }
+        self.search(session, count, seed, epoch, &spec, None)
+    }
+
+    /// As [`Adversary::perturb`], with a radius and a step length for each image.
+    pub fn perturb_each(
+        &self,
+        session: &mut Session,
+        count: usize,
+        seed: u64,
+        epoch: u32,
+        balls: &[(f32, f32)],
+    ) -> Result<()> {
+        let Some(spec) = self.config.spec() else { return Ok(()) };
+        self.search(session, count, seed, epoch, &spec, Some(balls))
+    }
+
+    fn search(
+        &self,
+        session: &mut Session,
+        count: usize,
+        seed: u64,
+        epoch: u32,
+        spec: &AttackSpec,
+        balls: Option<&[(f32, f32)]>,
+    ) -> Result<()> {
+        if let Some(clean) = self.clean {
+            remember_clean(session, count, clean)?;
         }
+        let kl =
+            self.clean.map(|clean| move |session: &mut Session, count| kl_gradient(session, count, clean));
+        let mut objective = Objective::new(session, count, seed, Purpose::TrainingAttackStart, epoch);
+        if let Some(kl) = &kl {
+            objective = objective.with_gradient(kl);
+        }
+        if let Some(balls) = balls {
+            objective = objective.with_balls(balls);
+        }
+        spec.build().perturb(&mut objective)
     }
 
     /// The gradient that the attack follows, at the adversarial images of the first `count`, into

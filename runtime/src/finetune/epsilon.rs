@@ -17,6 +17,16 @@ pub enum EpsilonPolicy {
     /// Linear from `attack.eps` in the first epoch down to `last` in the last one before `end`, a step
     /// an epoch; clean images from `end` on (DRA: 2/255 to 0.5/255 over 50 of 60 epochs).
     Linear,
+    /// Each image's own: it grows while the image withstands a larger ball, and shrinks while it does not
+    /// withstand its own (IAAT, Algorithm 2).
+    Iaat,
+    /// Each image's own: times `rho` / doubt, where doubt is the distance of the label to the likeliest
+    /// class in the eyes of a calibration head (DAAT, equation 12).
+    Daat,
+    /// `(1 - doubt + rho) attack.eps` (DAAT, equation 16).
+    DaatLinear,
+    /// The same in quarters of `attack.eps`, rounded up.
+    DaatPiecewise,
 }
 
 /// The table `[epsilon]`. Parts of a run are from 0, its start, to 1, its end.
@@ -35,6 +45,40 @@ pub struct EpsilonConfig {
     /// Linear: the radius of its last epoch, in pixels of [0, 1]. 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Fraction>,
+    /// Iaat: how much larger the ball of its first probe is. 1.9/255 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<Fraction>,
+    /// Iaat: part of the newly found radius in the smoothed one, 0 to 1. 0.1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f32>,
+    /// Iaat: epochs at `attack.eps` before radii change. 5 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<u32>,
+    /// Daat: the tolerated doubt, in stages; [0.05, 0.2, 0.3] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho: Option<Vec<f32>>,
+    /// Daat: the parts of the run after which the next stage of `rho` begins; [0.75, 0.9] when absent,
+    /// none when only `rho` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho_stages: Option<Vec<f64>>,
+    /// Daat: temperature of the calibration head's probabilities. 2 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f32>,
+    /// Daat: the largest radius, as a multiple of `attack.eps`. 1 when absent; 1.25 is the enlarged variant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enlarge: Option<f32>,
+}
+
+impl EpsilonPolicy {
+    /// Whether each image has a radius of its own.
+    pub(super) const fn is_per_image(self) -> bool {
+        matches!(self, Self::Iaat) || self.is_daat()
+    }
+
+    /// Whether the radius follows the doubt of a calibration head.
+    pub(super) const fn is_daat(self) -> bool {
+        matches!(self, Self::Daat | Self::DaatLinear | Self::DaatPiecewise)
+    }
 }
 
 impl EpsilonConfig {
@@ -50,24 +94,109 @@ impl EpsilonConfig {
         self.last.map_or(0.0, |last| last.0)
     }
 
+    pub(super) fn gamma(&self) -> f32 {
+        self.gamma.map_or(1.9 / 255.0, |gamma| gamma.0)
+    }
+
+    pub(super) fn beta(&self) -> f32 {
+        self.beta.unwrap_or(0.1)
+    }
+
+    pub(super) fn warmup_epochs(&self) -> u32 {
+        self.warmup_epochs.unwrap_or(5)
+    }
+
+    pub(super) fn tau(&self) -> f32 {
+        self.tau.unwrap_or(2.0)
+    }
+
+    pub(super) fn enlarge(&self) -> f32 {
+        self.enlarge.unwrap_or(1.0)
+    }
+
+    fn rho_values(&self) -> Vec<f32> {
+        self.rho.clone().unwrap_or_else(|| vec![0.05, 0.2, 0.3])
+    }
+
+    fn rho_stages(&self) -> Vec<f64> {
+        match (&self.rho_stages, &self.rho) {
+            (Some(stages), _) => stages.clone(),
+            (None, Some(_)) => Vec::new(),
+            (None, None) => vec![0.75, 0.9],
+        }
+    }
+
+    /// The tolerated doubt in `epoch`, counted from 0, of `epochs`. A stage begins in the epoch whose
+    /// number, counted from 1, is its part of the run: 75 and 90 of 100 in the paper.
+    pub(super) fn rho(&self, epoch: u32, epochs: u32) -> f32 {
+        let part = (f64::from(epoch) + 1.0) / f64::from(epochs);
+        let stage = self.rho_stages().iter().filter(|&&s| part >= s - 1e-9).count();
+        self.rho_values()[stage]
+    }
+
     /// Refuses what is out of range, and keys that the policy does not read.
     pub(super) fn check(&self, attack: &AttackConfig) -> Result<()> {
         let fault = |message: String| Err(Error::Config(message));
         let unread = |key: &str, policy: &str| {
             fault(format!("epsilon.{key} belongs to epsilon.policy = {policy}; set that, or leave it out"))
         };
-        use EpsilonPolicy::{Fixed, Hinge, Linear};
+        use EpsilonPolicy::{Fixed, Hinge, Iaat, Linear};
         if self.policy != Fixed && attack.kind == AttackKind::None {
             return fault("epsilon.policy changes the radius of an attack; attack.kind is none".into());
         }
         if self.start.is_some() && self.policy != Hinge {
             return unread("start", "hinge");
         }
-        if self.end.is_some() && self.policy == Fixed {
+        if self.end.is_some() && !matches!(self.policy, Hinge | Linear) {
             return unread("end", "hinge or linear");
         }
         if self.last.is_some() && self.policy != Linear {
             return unread("last", "linear");
+        }
+        let of_iaat = [
+            ("gamma", self.gamma.is_some()),
+            ("beta", self.beta.is_some()),
+            ("warmup_epochs", self.warmup_epochs.is_some()),
+        ];
+        if let Some((key, _)) = of_iaat.iter().find(|(_, set)| *set && self.policy != Iaat) {
+            return unread(key, "iaat");
+        }
+        let of_daat = [
+            ("rho", self.rho.is_some()),
+            ("rho_stages", self.rho_stages.is_some()),
+            ("tau", self.tau.is_some()),
+            ("enlarge", self.enlarge.is_some()),
+        ];
+        if let Some((key, _)) = of_daat.iter().find(|(_, set)| *set && !self.policy.is_daat()) {
+            return unread(key, "daat, daat-linear or daat-piecewise");
+        }
+        if self.policy.is_per_image() && attack.kind != AttackKind::Pgd {
+            return fault("a radius for each image needs attack.kind = pgd".into());
+        }
+        if !(self.gamma() >= 0.0 && (0.0..=1.0).contains(&self.beta())) {
+            return fault(format!(
+                "epsilon.gamma = {} and epsilon.beta = {}: the first is not negative, the second lies in [0, 1]",
+                self.gamma(),
+                self.beta()
+            ));
+        }
+        let rho = self.rho_values();
+        if rho.len() != self.rho_stages().len() + 1 || !rho.iter().all(|r| *r > 0.0 && r.is_finite()) {
+            return fault(format!(
+                "epsilon.rho = {rho:?}, epsilon.rho_stages = {:?}: one positive rho more than there are stages",
+                self.rho_stages()
+            ));
+        }
+        if !self.rho_stages().is_sorted() || !self.rho_stages().iter().all(|s| (0.0..=1.0).contains(s)) {
+            return fault("epsilon.rho_stages: parts of the run between 0 and 1, in order".into());
+        }
+        let tau_is_fine = self.tau() > 0.0 && self.tau().is_finite();
+        if !tau_is_fine || !(1.0..=4.0).contains(&self.enlarge()) {
+            return fault(format!(
+                "epsilon.tau = {} and epsilon.enlarge = {}: the first is above 0, the second between 1 and 4",
+                self.tau(),
+                self.enlarge()
+            ));
         }
         for (key, part) in [("start", self.start()), ("end", self.end())] {
             if !(0.0..=1.0).contains(&part) {
@@ -92,10 +221,15 @@ impl EpsilonConfig {
         Ok(())
     }
 
-    /// The radius at `epoch` (fractional, from 0) of `epochs`, where `eps` is `attack.eps`.
+    /// The radius at `epoch` (fractional, from 0) of `epochs`, where `eps` is `attack.eps`; for policies
+    /// with a radius for each image, that of their start.
     pub fn radius(&self, eps: f32, epoch: f64, epochs: f64) -> f32 {
         match self.policy {
-            EpsilonPolicy::Fixed => eps,
+            EpsilonPolicy::Fixed
+            | EpsilonPolicy::Iaat
+            | EpsilonPolicy::Daat
+            | EpsilonPolicy::DaatLinear
+            | EpsilonPolicy::DaatPiecewise => eps,
             EpsilonPolicy::Hinge => {
                 let (start, end) = (self.start() * epochs, self.end() * epochs);
                 let part = match epoch {
@@ -149,6 +283,15 @@ mod tests {
     #[test]
     fn a_hinge_at_the_start_is_fixed() {
         assert!((0..100).all(|i| hinge(0.0, 0.0).radius(EPS, f64::from(i) / 10.0, 10.0) == EPS));
+    }
+
+    #[test]
+    fn rho_changes_where_the_paper_does() {
+        let daat = EpsilonConfig { policy: EpsilonPolicy::Daat, ..EpsilonConfig::default() };
+        assert_eq!([74, 75, 89, 90, 100].map(|e| daat.rho(e - 1, 100)), [0.05, 0.2, 0.2, 0.3, 0.3]);
+        assert_eq!(daat.rho(0, 20), 0.05);
+        let one = EpsilonConfig { rho: Some(vec![1.0]), ..daat };
+        assert_eq!([0, 50, 99].map(|e| one.rho(e, 100)), [1.0; 3]);
     }
 
     #[test]

@@ -34,6 +34,16 @@ pub(super) trait Formula {
         self.map(Function::Exp, 1.0, 0.0, x)
     }
 
+    /// `1 / |x|` for each image; finite, and without a gradient, where x is zero.
+    fn inverse_length(&mut self, x: ValueId) -> Result<ValueId> {
+        /// Far below the square of any length, yet the reciprocal of its root is a number.
+        const TINY: f32 = 1e-24;
+        let squares = self.product(x, x)?;
+        let sum = self.image_sum(squares)?;
+        let length = self.map(Function::SquareRoot, 1.0, TINY, sum)?;
+        self.map(Function::Reciprocal, 1.0, 0.0, length)
+    }
+
     /// `KL(p || q) = sum over k of p_k (log p_k - log q_k)` for each image, from the logarithms.
     fn kl(&mut self, log_p: ValueId, log_q: ValueId) -> Result<ValueId> {
         let p = self.exp(log_p)?;

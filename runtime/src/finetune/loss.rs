@@ -12,7 +12,7 @@ use super::formula::Formula;
 use super::recipe::{AttackConfig, AttackKind};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
-use crate::network::BatchNormMode;
+use crate::network::{BatchNormMode, Forward};
 use crate::session::{Images, ModelGraph};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,9 +49,9 @@ pub struct LossConfig {
 pub struct BatchLoss {
     /// The loss of each image.
     pub losses: ValueId,
-    /// The logits that training accuracy is counted on: those of the adversarial images, where there
-    /// are any.
-    pub logits: ValueId,
+    /// The pass that training accuracy is counted on: that of the adversarial images, where there are
+    /// any.
+    pub forward: Forward,
 }
 
 impl LossConfig {
@@ -83,15 +83,14 @@ impl LossConfig {
     pub fn add(&self, m: &mut ModelGraph, mode: BatchNormMode) -> Result<BatchLoss> {
         if matches!(self.kind, LossKind::Clean | LossKind::Adversarial) {
             let images = if self.kind == LossKind::Clean { Images::Clean } else { Images::Adversarial };
-            let logits = m.logits(images, mode)?;
-            let losses = m.graph.cross_entropy(logits, m.labels)?;
-            return Ok(BatchLoss { losses, logits });
+            let forward = m.forward(images, mode)?;
+            m.graph.set_label("loss");
+            let losses = m.graph.cross_entropy(forward.logits, m.labels)?;
+            return Ok(BatchLoss { losses, forward });
         }
-        let pair = Pair {
-            clean: m.logits(Images::Clean, mode)?,
-            adversarial: m.logits(Images::Adversarial, mode)?,
-            labels: m.labels,
-        };
+        let clean = m.logits(Images::Clean, mode)?;
+        let forward = m.forward(Images::Adversarial, mode)?;
+        let pair = Pair { clean, adversarial: forward.logits, labels: m.labels };
         m.graph.set_label("loss");
         let graph = &mut m.graph;
         let losses = match self.kind {
@@ -101,7 +100,7 @@ impl LossConfig {
             LossKind::Mart => mart::losses(graph, &pair, self.beta.unwrap_or(5.0))?,
             LossKind::Alp => alp::losses(graph, &pair, self.beta.unwrap_or(0.5))?,
         };
-        Ok(BatchLoss { losses, logits: pair.adversarial })
+        Ok(BatchLoss { losses, forward })
     }
 }
 

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::epsilon::EpsilonConfig;
+use super::guide::{GuideConfig, ReplayConfig};
 use super::loss::LossConfig;
 use super::schedule::Schedule;
+use super::weights::WeightsConfig;
 use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
 use crate::error::{Error, Result};
 use crate::ops::Norm;
@@ -59,6 +61,41 @@ pub const PRESETS: &[Preset] = &[
         summary: "adversarial fine-tuning with a slow start and a fast decay (Jeddi et al., 2020)",
         toml: include_str!("recipes/aft.toml"),
     },
+    Preset {
+        name: "daat",
+        summary: "PGD training with a radius that follows each image's difficulty (DAAT)",
+        toml: include_str!("recipes/daat.toml"),
+    },
+    Preset {
+        name: "daat-trades",
+        summary: "the radii of daat with the loss of trades",
+        toml: include_str!("recipes/daat-trades.toml"),
+    },
+    Preset {
+        name: "daat-mart",
+        summary: "the radii of daat with the loss of mart",
+        toml: include_str!("recipes/daat-mart.toml"),
+    },
+    Preset {
+        name: "iaat",
+        summary: "PGD training with a radius that each image withstands (Balaji et al., 2019)",
+        toml: include_str!("recipes/iaat.toml"),
+    },
+    Preset {
+        name: "awp",
+        summary: "PGD training at adversarially moved weights (Wu et al., 2020)",
+        toml: include_str!("recipes/awp.toml"),
+    },
+    Preset {
+        name: "arrest",
+        summary: "PGD training near a frozen teacher, with noisy replay (Suzuki et al., 2023)",
+        toml: include_str!("recipes/arrest.toml"),
+    },
+    Preset {
+        name: "arrest-awp",
+        summary: "the same at adversarially moved weights",
+        toml: include_str!("recipes/arrest-awp.toml"),
+    },
 ];
 
 /// Everything that a training run is made of, besides model, data and seed.
@@ -71,6 +108,12 @@ pub struct Recipe {
     #[serde(default)]
     pub epsilon: EpsilonConfig,
     pub loss: LossConfig,
+    #[serde(default)]
+    pub guide: GuideConfig,
+    #[serde(default)]
+    pub replay: ReplayConfig,
+    #[serde(default)]
+    pub weights: WeightsConfig,
     pub batchnorm: BatchNormConfig,
     pub optimizer: OptimizerConfig,
     pub schedule: Schedule,
@@ -293,6 +336,9 @@ impl Recipe {
         }
         self.epsilon.check(&self.attack)?;
         self.loss.check(&self.attack)?;
+        self.guide.check()?;
+        self.replay.check(&self.attack, &self.epsilon)?;
+        self.weights.check()?;
         if self.data.batch == 0 {
             return Err(Error::Config("data.batch is at least 1".into()));
         }
@@ -336,8 +382,24 @@ const KEYS: &[&str] = &[
     "epsilon.start",
     "epsilon.end",
     "epsilon.last",
+    "epsilon.gamma",
+    "epsilon.beta",
+    "epsilon.warmup_epochs",
+    "epsilon.rho",
+    "epsilon.rho_stages",
+    "epsilon.tau",
+    "epsilon.enlarge",
     "loss.kind",
     "loss.beta",
+    "guide.kind",
+    "guide.distance",
+    "guide.weight",
+    "replay.kind",
+    "replay.angle",
+    "replay.until_epoch",
+    "weights.ema",
+    "weights.awp",
+    "weights.awp_warmup_epochs",
     "batchnorm.mode",
     "optimizer.kind",
     "optimizer.momentum",
@@ -352,6 +414,7 @@ const KEYS: &[&str] = &[
     "schedule.warmup_epochs",
     "schedule.decay",
     "schedule.milestones",
+    "schedule.rates",
     "data.batch",
     "data.augment",
     "selection.kind",
@@ -412,6 +475,15 @@ mod tests {
     }
 
     #[test]
+    fn arrest_has_the_rates_of_its_paper() {
+        let schedule = Recipe::load("arrest", &[]).unwrap().schedule;
+        let rates: Vec<f64> = (0..20).map(|e| schedule.rate(f64::from(e), 20.0)).collect();
+        let expected = [(10, 0.025), (2, 0.02), (2, 0.01), (2, 0.005), (2, 0.0025), (2, 0.00125)];
+        let expected: Vec<f64> = expected.iter().flat_map(|&(n, rate)| vec![rate; n]).collect();
+        assert_eq!(rates, expected);
+    }
+
+    #[test]
     fn settings_override() {
         let settings =
             ["attack.eps=2/255", "attack.steps=7", "epochs=3", "schedule.peak=1e-3", "optimizer.kind=sgd"];
@@ -438,6 +510,13 @@ mod tests {
         assert!(message("loss.beta=1").contains("second term"));
         assert!(message("loss.kind=tradse").contains("trades"));
         assert!(message("attack.objective=dlr").contains("kl"));
+        assert!(message("guide.weight=1").contains("guide.kind"));
+        assert!(message("replay.angle=30").contains("replay.kind = noisy"));
+        assert!(message("schedule.rates=[0.1]").contains("piecewise"));
+        assert!(message("weights.ema=1").contains("[0, 1)"));
+        assert!(message("weights.awp=-0.01").contains("weights.awp"));
+        assert!(message("weights.awp_warmup_epochs=5").contains("delays weights.awp"));
+        assert!(message("epsilon.rho=[0.1]").contains("daat"));
         assert!(message("optimizer.clip=0").contains("optimizer.clip"));
         assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
         assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));
@@ -457,6 +536,15 @@ mod tests {
         assert!(message("aft", &[hinge, "epsilon.end=1.5"]).contains("epsilon.end"));
         assert!(message("aft", &[hinge, "epsilon.start=nan"]).contains("epsilon.start"));
         assert!(message("aft", &[hinge, "epsilon.start=0.9"]).contains("epsilon.end = 0.75"));
+        let noisy = "replay.kind=noisy";
+        assert!(message("aft", &[noisy, "attack.start=clean"]).contains("attack.start = random"));
+        assert!(message("aft", &[noisy, "epsilon.policy=iaat"]).contains("epsilon.policy = fixed"));
+        assert!(message("aft", &[noisy, "replay.angle=100"]).contains("between 0 and 90"));
+        let daat = "epsilon.policy=daat";
+        assert!(message("aft", &[daat, "epsilon.rho=[0.1, 0.2]"]).contains("one positive rho more"));
+        assert!(message("aft", &[daat, "epsilon.gamma=1/255"]).contains("epsilon.policy = iaat"));
+        assert!(message("aft", &[daat, "epsilon.tau=0"]).contains("epsilon.tau"));
+        assert!(message("aft", &[daat, "attack.kind=fgsm"]).contains("attack.kind = pgd"));
         let linear = "epsilon.policy=linear";
         assert!(message("aft", &[linear, "epsilon.last=9/255"]).contains("hinge"));
         assert!(message("aft", &[linear, "epsilon.start=0"]).contains("hinge"));

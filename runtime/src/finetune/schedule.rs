@@ -10,7 +10,7 @@ pub enum ScheduleKind {
     /// Linear from `start` to `peak` over `warmup_epochs`, then times `decay` with every epoch
     /// (AFT, section 4).
     SlowStartFastDecay,
-    /// `peak`, times `decay` at each of `milestones`.
+    /// `peak`, times `decay` at each of `milestones`; where there are `rates`, those from there on.
     Piecewise,
     /// `peak`, times `decay` every epoch.
     Step,
@@ -32,6 +32,9 @@ pub struct Schedule {
     pub decay: f64,
     /// Epochs at which piecewise decays.
     pub milestones: Vec<f64>,
+    /// Rates of piecewise from each milestone on, where they do not fall by one factor.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<f64>,
 }
 
 impl Default for Schedule {
@@ -43,6 +46,7 @@ impl Default for Schedule {
             warmup_epochs: 0.0,
             decay: 0.1,
             milestones: Vec::new(),
+            rates: Vec::new(),
         }
     }
 }
@@ -50,8 +54,14 @@ impl Default for Schedule {
 impl Schedule {
     pub fn check(&self) -> Result<()> {
         let numbers = [self.start, self.peak, self.warmup_epochs, self.decay];
-        if numbers.iter().chain(&self.milestones).any(|x| !x.is_finite() || *x < 0.0) {
+        if numbers.iter().chain(&self.milestones).chain(&self.rates).any(|x| !x.is_finite() || *x < 0.0) {
             return Err(Error::Config("schedule: every number is finite and not negative".into()));
+        }
+        let of_piecewise = self.kind == ScheduleKind::Piecewise && self.rates.len() == self.milestones.len();
+        if !self.rates.is_empty() && !of_piecewise {
+            return Err(Error::Config(
+                "schedule.rates: one for each of schedule.milestones, with schedule.kind = piecewise".into(),
+            ));
         }
         if self.start > self.peak {
             return Err(Error::Config(format!(
@@ -71,7 +81,10 @@ impl Schedule {
             ScheduleKind::SlowStartFastDecay => self.peak * self.decay.powf(epoch - warmup),
             ScheduleKind::Piecewise => {
                 let passed = self.milestones.iter().filter(|&&m| epoch >= m).count();
-                self.peak * self.decay.powi(passed as i32)
+                match passed.checked_sub(1).and_then(|last| self.rates.get(last)) {
+                    Some(&rate) => rate,
+                    None => self.peak * self.decay.powi(passed as i32),
+                }
             }
             ScheduleKind::Step => self.peak * self.decay.powf(epoch.floor()),
             ScheduleKind::Cosine if epoch < warmup => rising(self.start),
@@ -100,7 +113,7 @@ mod tests {
             peak: 2.5e-4,
             warmup_epochs: 3.0,
             decay: 0.5,
-            milestones: Vec::new(),
+            ..Schedule::default()
         }
     }
 
@@ -141,6 +154,7 @@ mod tests {
     fn impossible_settings_are_refused() {
         assert!(Schedule { peak: f64::NAN, ..aft() }.check().is_err());
         assert!(Schedule { start: 1.0, ..aft() }.check().is_err());
+        assert!(Schedule { rates: vec![0.1], ..aft() }.check().is_err());
         assert!(aft().check().is_ok());
     }
 }

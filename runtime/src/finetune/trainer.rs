@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::adversary::Adversary;
+use super::guide::Teacher;
 use super::loss::BatchLoss;
+use super::radii::{Moment, Radii};
 use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
+use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_live};
 use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
@@ -18,7 +21,7 @@ use crate::network::BatchNormMode;
 use crate::ops::{Accumulate, Correct, Op, Sum};
 use crate::optim::Optimizer;
 use crate::package::TrainingState;
-use crate::session::Session;
+use crate::session::{ModelGraph, Session};
 use crate::shape::{Shape, Tensor};
 
 /// What a trainer needs besides the recipe.
@@ -47,6 +50,11 @@ pub struct Trainer<'a> {
     options: TrainerOptions<'a>,
     optimizer: Optimizer,
     adversary: Adversary,
+    radii: Radii,
+    teacher: Option<Teacher>,
+    /// What the run stands for, where the recipe averages.
+    average: Option<AveragedWeights>,
+    perturbation: Option<WeightPerturbation>,
     /// Selection measures with the attack that training meets, at its full radius.
     validation_attack: Option<AttackSpec>,
     augment: Option<Augment>,
@@ -65,6 +73,11 @@ impl<'a> Trainer<'a> {
         }
         let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
         let adversary = Adversary::new(&recipe.attack, &mut session)?;
+        let radii = Radii::new(&recipe, &options.train, &mut session)?;
+        let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?;
+        let average = recipe.weights.ema.map(|d| AveragedWeights::new(d, &mut session)).transpose()?;
+        let perturbation =
+            recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
         let spec = recipe.attack.spec();
         let small = options.train.shape[0] == 1;
         let augment = match recipe.data.augment {
@@ -85,6 +98,10 @@ impl<'a> Trainer<'a> {
             options,
             optimizer,
             adversary,
+            radii,
+            teacher,
+            average,
+            perturbation,
             augment,
             loss_sum,
             correct_sum,
@@ -129,17 +146,15 @@ impl<'a> Trainer<'a> {
         let batches = loader.len();
         let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
         let epochs = f64::from(self.recipe.epochs);
-        let eps = self.recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
         for (index, batch) in loader.enumerate() {
             if self.options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             let time = f64::from(epoch) + index as f64 / batches as f64;
             rate = self.recipe.schedule.rate(time, epochs);
-            let radius = self.recipe.epsilon.radius(eps, time, epochs);
-            self.train_on(&batch, rate, radius)?;
+            let at = Moment { seed: self.options.seed, epoch, epochs: self.recipe.epochs, time, rate };
+            radii += self.train_on(&batch, at)?;
             images += batch.labels.len();
-            radii += f64::from(radius) * batch.labels.len() as f64;
             let sum = self.session.device().read(self.loss_sum)?[0];
             let correct = self.session.device().read(self.correct_sum)?[0];
             if !sum.is_finite() {
@@ -171,33 +186,59 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    fn train_on(&mut self, batch: &Batch, rate: f64, radius: f32) -> Result<()> {
+    /// Trains on one batch and returns the sum of the radii of its images' balls.
+    fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<f64> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
-        self.adversary.perturb(&mut self.session, count, self.options.seed, self.epochs_done, radius)?;
+        let teacher = self.teacher.as_ref();
+        if let Some(teacher) = teacher {
+            teacher.look(&mut self.session, count)?;
+        }
+        let radii =
+            self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, batch, at)?;
         self.step += 1;
-        self.optimizer.set_rate(&mut self.session, rate, self.step);
+        self.optimizer.set_rate(&mut self.session, at.rate, self.step);
         let mode = match self.recipe.batchnorm.mode {
             BatchNormTraining::Train => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
         };
+        let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
+        let perturbation = self.perturbation.as_ref().filter(|_| at.time >= warmup);
+        let config = &self.recipe.loss;
+        let loss = |m: &mut ModelGraph, mode| -> Result<BatchLoss> {
+            let loss = config.add(m, mode)?;
+            match teacher {
+                Some(teacher) => teacher.guide(m, loss),
+                None => Ok(loss),
+            }
+        };
+        if let Some(perturbation) = perturbation {
+            perturbation.apply(&mut self.session, count, mode, loss)?;
+        }
         let (optimizer, loss_sum, correct_sum) = (&self.optimizer, self.loss_sum, self.correct_sum);
-        let loss = &self.recipe.loss;
         self.session.run("train", count, |m| {
-            let BatchLoss { losses, logits } = loss.add(m, mode)?;
+            let BatchLoss { losses, forward } = loss(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
             let trainable = optimizer.trainable(m);
             let gradients = differentiate(&mut m.graph, mean, &trainable)?;
             optimizer.update(m, &gradients)?;
             m.graph.set_label("metrics");
-            let correct = m.graph.add(Op::Correct(Correct), &[logits, m.labels])?;
+            let correct = m.graph.add(Op::Correct(Correct), &[forward.logits, m.labels])?;
             for (values, total) in [(losses, loss_sum), (correct, correct_sum)] {
                 let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[values])?;
                 let total = m.graph.variable(total, Shape::SCALAR);
                 m.graph.update(Op::Accumulate(Accumulate), &[sum], &[total])?;
             }
             Ok(())
-        })
+        })?;
+        if let Some(perturbation) = perturbation {
+            perturbation.restore(&mut self.session)?;
+        }
+        if let Some(average) = &self.average {
+            average.update(&mut self.session, self.step)?;
+        }
+        self.radii.adapt(&mut self.session, batch, at)?;
+        Ok(radii)
     }
 
     /// Clean accuracy, and robust accuracy under the training attack, on the validation images.
@@ -210,34 +251,68 @@ impl<'a> Trainer<'a> {
             seed: self.options.seed,
             stop: self.options.stop,
         };
-        let outcome = evaluate(&mut self.session, data, &options, |p| tell(p.fraction))?;
+        let live = match &self.average {
+            Some(average) => {
+                let live = self.session.read_parameters()?;
+                let averaged = average.read(&mut self.session)?;
+                self.session.write_parameters(&averaged)?;
+                Some(live)
+            }
+            None => None,
+        };
+        let outcome = evaluate(&mut self.session, data, &options, |p| tell(p.fraction));
+        if let Some(live) = live {
+            self.session.write_parameters(&live)?;
+        }
+        let outcome = outcome?;
         let part = |correct: u64| correct as f64 / data.len() as f64;
         let robust = (!attacks.is_empty()).then(|| part(outcome.robust_correct(0)));
         Ok((Some(part(outcome.clean_correct())), robust))
     }
 
-    /// The weights as they are now.
+    /// The weights that the run stands for now: their average, where the recipe averages.
     pub fn weights(&mut self) -> Result<Vec<Tensor>> {
-        self.session.read_parameters()
+        match &self.average {
+            Some(average) => average.read(&mut self.session),
+            None => self.session.read_parameters(),
+        }
     }
 
     /// Everything besides the weights that continuing needs.
     pub fn state(&mut self, best: Option<f64>) -> Result<TrainingState> {
+        let mut tensors = self.optimizer.read(&mut self.session)?;
+        tensors.extend(self.radii.read(&mut self.session)?);
+        if let Some(teacher) = &self.teacher {
+            tensors.extend(teacher.read(&mut self.session)?);
+        }
+        if self.average.is_some() {
+            tensors.extend(live_tensors(&mut self.session)?);
+        }
         Ok(TrainingState {
             epochs_done: self.epochs_done,
             total_epochs: self.recipe.epochs,
             step: self.step,
             seed: self.options.seed,
             best,
-            tensors: self.optimizer.read(&mut self.session)?,
+            tensors,
             settings: self.recipe.to_toml(),
         })
     }
 
     /// Continues from a checkpoint, bit for bit.
     pub fn restore(&mut self, weights: &[Tensor], state: &TrainingState) -> Result<()> {
-        self.session.write_parameters(weights)?;
+        match &self.average {
+            Some(average) => {
+                restore_live(&mut self.session, &state.tensors)?;
+                average.write(&mut self.session, weights);
+            }
+            None => self.session.write_parameters(weights)?,
+        }
         self.optimizer.write(&mut self.session, &state.tensors)?;
+        self.radii.restore(&mut self.session, &state.tensors)?;
+        if let Some(teacher) = &self.teacher {
+            teacher.restore(&mut self.session, &state.tensors)?;
+        }
         self.epochs_done = state.epochs_done;
         self.step = state.step;
         Ok(())

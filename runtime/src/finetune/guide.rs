@@ -1,0 +1,350 @@
+//! A frozen teacher, the network as it was at the start: distillation from it (the axis `[guide]`) and
+//! the replay of images that the network has forgotten (the axis `[replay]`).
+//!
+//! Both are of ARREST: Suzuki et al., "Adversarial finetuning with latent representation constraint to
+//! mitigate accuracy-robustness tradeoff", 2023.
+
+use serde::{Deserialize, Serialize};
+
+use super::epsilon::EpsilonConfig;
+use super::formula::Formula;
+use super::loss::BatchLoss;
+use super::recipe::{AttackConfig, AttackKind};
+use crate::attacks::Start;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId, Variable};
+use crate::network::BatchNormMode;
+use crate::ops::{Conv2d, Copy, Fill, Function, Op};
+use crate::session::{Images, ModelGraph, Session};
+use crate::shape::Shape;
+
+/// What of the teacher guides the student.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuideKind {
+    #[default]
+    None,
+    /// The feature map before global pooling (RGKD, equation 3).
+    Representation,
+    Logit,
+    /// The sum of that feature map over its channels.
+    Attention,
+}
+
+/// How far two vectors u and v are apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuideDistance {
+    /// `1 - |u v| / (|u| |v|)`, in [0, 1]; 1 where one of them is zero.
+    #[default]
+    Angular,
+    /// The mean of the squared differences.
+    Mse,
+}
+
+/// The table `[guide]`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuideConfig {
+    #[serde(default)]
+    pub kind: GuideKind,
+    /// Angular when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<GuideDistance>,
+    /// Weight of the distance in the loss (lambda). 50 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplayKind {
+    #[default]
+    None,
+    /// An image whose feature map is more than `angle` from the teacher's is trained on with uniform
+    /// noise in the place of the attack (NR, equation 5).
+    Noisy,
+}
+
+/// The table `[replay]`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayConfig {
+    #[serde(default)]
+    pub kind: ReplayKind,
+    /// In degrees, 0 to 90. 30 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angle: Option<f64>,
+    /// The last epoch with replay, counted from 1. 10 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_epoch: Option<u32>,
+}
+
+impl GuideConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        let fault = |message: String| Err(Error::Config(message));
+        if self.kind == GuideKind::None && (self.distance.is_some() || self.weight.is_some()) {
+            return fault(
+                "guide.distance and guide.weight are of a guide; set guide.kind, or leave them out".into(),
+            );
+        }
+        match self.weight.filter(|w| !(w.is_finite() && *w >= 0.0)) {
+            Some(weight) => fault(format!("guide.weight = {weight}: it is finite and not negative")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ReplayConfig {
+    pub(super) fn check(&self, attack: &AttackConfig, epsilon: &EpsilonConfig) -> Result<()> {
+        let fault = |message: String| Err(Error::Config(message));
+        if self.kind == ReplayKind::None {
+            return match self.angle.is_some() || self.until_epoch.is_some() {
+                true => fault(
+                    "replay.angle and replay.until_epoch are of replay.kind = noisy; set that, or leave them out".into(),
+                ),
+                false => Ok(()),
+            };
+        }
+        if attack.kind != AttackKind::Pgd || attack.start != Start::Random {
+            return fault(
+                "replay.kind = noisy replays the random start of an attack; set attack.kind = pgd and \
+                 attack.start = random"
+                    .into(),
+            );
+        }
+        if epsilon.policy.is_per_image() {
+            return fault(
+                "replay.kind = noisy and a radius for each image both choose what an image is trained on; set \
+                 epsilon.policy = fixed, hinge or linear"
+                    .into(),
+            );
+        }
+        if !(0.0..=90.0).contains(&self.angle()) {
+            return fault(format!("replay.angle = {}: degrees between 0 and 90", self.angle()));
+        }
+        Ok(())
+    }
+
+    fn angle(&self) -> f64 {
+        self.angle.unwrap_or(30.0)
+    }
+
+    /// The distance above which an image is replayed: `1 - cos(angle)`.
+    pub fn threshold(&self) -> f32 {
+        (1.0 - self.angle().to_radians().cos()) as f32
+    }
+
+    /// Whether images are replayed in `epoch`, counted from 0.
+    pub(super) fn is_on(&self, epoch: u32) -> bool {
+        self.kind == ReplayKind::Noisy && epoch < self.until_epoch.unwrap_or(10)
+    }
+}
+
+/// The frozen start of the network, and what it says of the loaded clean images.
+pub struct Teacher {
+    guide: GuideConfig,
+    parameters: Vec<Variable>,
+    feature_map: Option<Variable>,
+    logits: Option<Variable>,
+    distances: Variable,
+}
+
+impl Teacher {
+    /// The network as it is now; nothing where neither guide nor replay asks for it.
+    pub fn new(guide: &GuideConfig, replay: &ReplayConfig, session: &mut Session) -> Result<Option<Self>> {
+        let replays = replay.kind != ReplayKind::None;
+        if guide.kind == GuideKind::None && !replays {
+            return Ok(None);
+        }
+        let capacity = session.capacity();
+        let feature_map =
+            match replays || matches!(guide.kind, GuideKind::Representation | GuideKind::Attention) {
+                true => {
+                    let mut graph = session.graph(capacity);
+                    let map =
+                        graph.forward(Images::Clean, BatchNormMode::Running)?.feature_map(&graph.network)?;
+                    let len = graph.graph.shape(map).len();
+                    Some(session.device().variable(len)?)
+                }
+                false => None,
+            };
+        let logits = match guide.kind {
+            GuideKind::Logit => {
+                let len = capacity * session.classes();
+                Some(session.device().variable(len)?)
+            }
+            _ => None,
+        };
+        let values = session.read_parameters()?;
+        let device = session.device();
+        let parameters = values.iter().map(|t| device.variable_from(&t.data)).collect::<Result<_>>()?;
+        let distances = device.variable(capacity)?;
+        Ok(Some(Self { guide: guide.clone(), parameters, feature_map, logits, distances }))
+    }
+
+    /// Keeps what the teacher says of the `count` clean images: one pass a batch, whoever asks for it.
+    pub fn look(&self, session: &mut Session, count: usize) -> Result<()> {
+        session.run("teacher", count, |m| {
+            let parameters: Vec<ValueId> = self
+                .parameters
+                .iter()
+                .zip(&m.network.parameters)
+                .map(|(&variable, p)| m.graph.variable(variable, p.shape))
+                .collect();
+            let forward = m.forward_with(Images::Clean, &parameters, BatchNormMode::Running)?;
+            if let Some(target) = self.feature_map {
+                let map = forward.feature_map(&m.network)?;
+                let target = m.graph.variable(target, m.graph.shape(map));
+                m.graph.update(Op::Copy(Copy), &[map], &[target])?;
+            }
+            if let Some(target) = self.logits {
+                let target = m.graph.variable(target, m.graph.shape(forward.logits));
+                m.graph.update(Op::Copy(Copy), &[forward.logits], &[target])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The angular distance of the network's feature map from the teacher's for each clean image, with
+    /// running statistics: it does not depend on what else is in the batch.
+    pub fn distances(&self, session: &mut Session, count: usize) -> Result<Vec<f32>> {
+        session.run("distance to the teacher", count, |m| {
+            let map = m.forward(Images::Clean, BatchNormMode::Running)?.feature_map(&m.network)?;
+            let target = self.target(&mut m.graph, self.feature_map, map);
+            let distance = angular(&mut m.graph, map, target)?;
+            let into = m.graph.variable(self.distances, Shape::per_image(count));
+            m.graph.update(Op::Copy(Copy), &[distance], &[into])
+        })?;
+        session.read_per_image(self.distances, count)
+    }
+
+    /// Adds `weight * distance` to the loss of each image. The teacher is a constant of the graph.
+    pub fn guide(&self, m: &mut ModelGraph, loss: BatchLoss) -> Result<BatchLoss> {
+        let student = match self.guide.kind {
+            GuideKind::None => return Ok(loss),
+            GuideKind::Logit => loss.forward.logits,
+            GuideKind::Representation | GuideKind::Attention => loss.forward.feature_map(&m.network)?,
+        };
+        m.graph.set_label("guide");
+        let g = &mut m.graph;
+        let kept = if self.guide.kind == GuideKind::Logit { self.logits } else { self.feature_map };
+        let mut pair = [student, self.target(g, kept, student)];
+        if self.guide.kind == GuideKind::Attention {
+            for value in &mut pair {
+                *value = attention(g, *value)?;
+            }
+        }
+        let [u, v] = pair;
+        let distance = match self.guide.distance.unwrap_or_default() {
+            GuideDistance::Angular => angular(g, u, v)?,
+            GuideDistance::Mse => mean_square(g, u, v)?,
+        };
+        let weighted = g.times(self.guide.weight.unwrap_or(50.0), distance)?;
+        let losses = g.plus(loss.losses, weighted)?;
+        Ok(BatchLoss { losses, ..loss })
+    }
+
+    fn target(&self, g: &mut Graph, kept: Option<Variable>, like: ValueId) -> ValueId {
+        g.variable(kept.expect("it was made for this"), g.shape(like))
+    }
+
+    /// The teacher's parameters by name, for a checkpoint.
+    pub fn read(&self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
+        let names: Vec<String> = session.network().parameters.iter().map(|p| name(&p.name)).collect();
+        let mut tensors = Vec::with_capacity(names.len());
+        for (name, &variable) in names.into_iter().zip(&self.parameters) {
+            tensors.push((name, session.device().read(variable)?));
+        }
+        Ok(tensors)
+    }
+
+    pub fn restore(&self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
+        let names: Vec<String> = session.network().parameters.iter().map(|p| name(&p.name)).collect();
+        for (name, &variable) in names.into_iter().zip(&self.parameters) {
+            let (_, values) = tensors
+                .iter()
+                .find(|(n, v)| *n == name && v.len() == variable.len())
+                .ok_or_else(|| Error::Config(format!("the checkpoint has no '{name}'")))?;
+            session.device().write(variable, values);
+        }
+        Ok(())
+    }
+}
+
+fn name(parameter: &str) -> String {
+    format!("teacher.{parameter}")
+}
+
+/// `1 - |u v| / (|u| |v|)` for each image; 1, with a gradient of 0, where one of them is zero.
+fn angular(g: &mut Graph, u: ValueId, v: ValueId) -> Result<ValueId> {
+    let product = g.product(u, v)?;
+    let product = g.image_sum(product)?;
+    let mut cosine = g.map(Function::Abs, 1.0, 0.0, product)?;
+    for x in [u, v] {
+        let inverse = g.inverse_length(x)?;
+        cosine = g.product(cosine, inverse)?;
+    }
+    g.map(Function::Identity, -1.0, 1.0, cosine)
+}
+
+/// The mean of the squared differences for each image.
+fn mean_square(g: &mut Graph, u: ValueId, v: ValueId) -> Result<ValueId> {
+    let difference = g.minus(u, v)?;
+    let squares = g.product(difference, difference)?;
+    let sum = g.image_sum(squares)?;
+    g.times(1.0 / g.shape(u).per_batch() as f32, sum)
+}
+
+/// The sum over the channels at each place, which a convolution with a weight of ones is.
+fn attention(g: &mut Graph, map: ValueId) -> Result<ValueId> {
+    let shape = Shape([1, 1, g.shape(map).channels(), 1]);
+    let ones = g.add(Op::Fill(Fill { value: 1.0, shape }), &[])?;
+    g.add(Op::Conv2d(Conv2d::LINEAR), &[map, ones])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn thresholds_are_those_of_the_paper() {
+        let expected =
+            [(30.0, 0.133_975), (32.5, 0.156_609), (35.0, 0.180_848), (37.5, 0.206_647), (45.0, 0.292_893)];
+        for (angle, threshold) in expected {
+            let replay = ReplayConfig { kind: ReplayKind::Noisy, angle: Some(angle), until_epoch: None };
+            assert!((replay.threshold() - threshold).abs() < 1e-6, "{angle}");
+            assert!(replay.is_on(9) && !replay.is_on(10));
+        }
+        assert!(!ReplayConfig::default().is_on(0));
+    }
+
+    /// The distance of each pair of vectors of two elements.
+    fn distances(of: fn(&mut Graph, ValueId, ValueId) -> Result<ValueId>, u: &[f32], v: &[f32]) -> Vec<f32> {
+        let mut device = Device::cpu();
+        let count = u.len() / 2;
+        let (mut g, shape) = (Graph::new(), Shape([count, 1, 2, 1]));
+        let [u, v] = [u, v].map(|x| g.variable(device.variable_from(x).unwrap(), shape));
+        let found = of(&mut g, u, v).unwrap();
+        let out = device.variable(count).unwrap();
+        let target = g.variable(out, Shape::per_image(count));
+        g.update(Op::Copy(Copy), &[found], &[target]).unwrap();
+        let mut program = device.compile(&g).unwrap();
+        device.run(&mut program).unwrap();
+        device.read(out).unwrap()
+    }
+
+    #[test]
+    fn distances_are_what_they_say() {
+        // The same, opposite, orthogonal, a multiple, zero, 45 degrees.
+        let u = [3.0, 4.0, 3.0, 4.0, 1.0, 0.0, 1.0, 2.0, 0.0, 0.0, 1.0, 0.0];
+        let v = [3.0, 4.0, -3.0, -4.0, 0.0, 5.0, 10.0, 20.0, 1.0, 1.0, 2.0, 2.0];
+        let found = distances(angular, &u, &v);
+        for (found, expected) in found.iter().zip([0.0, 0.0, 1.0, 0.0, 1.0, 1.0 - 0.5f32.sqrt()]) {
+            assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+        }
+        let found = distances(mean_square, &u, &v);
+        assert_eq!(found[..5], [0.0, 50.0, 13.0, 202.5, 1.0]);
+    }
+}

@@ -1,0 +1,130 @@
+//! IAAT, instance-adaptive adversarial training: Balaji, Goldstein and Hoffman, 2019. The radius of an
+//! image grows while the model withstands the attack and shrinks while it does not.
+
+use super::adversary::Adversary;
+use super::epsilon::EpsilonConfig;
+use super::memory::Memory;
+use super::recipe::AttackConfig;
+use crate::data::{Batch, Dataset};
+use crate::error::Result;
+use crate::loss::Loss;
+use crate::session::Session;
+
+/// Algorithm 2 with the step length of the authors' code and a floor of 0.
+pub(super) struct Iaat {
+    memory: Memory,
+    attack: AttackConfig,
+    /// How much larger the first probe's ball is.
+    gamma: f32,
+    /// Part of the new radius in the smoothed one.
+    beta: f32,
+    warmup_epochs: u32,
+}
+
+impl Iaat {
+    /// Every image starts at `attack.eps`, the radius of the warm-up.
+    pub fn new(config: &EpsilonConfig, attack: &AttackConfig, data: &Dataset) -> Self {
+        Self {
+            memory: Memory::new(data, attack.eps.0),
+            attack: attack.clone(),
+            gamma: config.gamma(),
+            beta: config.beta(),
+            warmup_epochs: config.warmup_epochs(),
+        }
+    }
+
+    pub fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    /// Adversarial images := what training sees; returns the sum of their radii. An image that is
+    /// misclassified as it is stays as it is.
+    pub fn perturb(
+        &mut self,
+        session: &mut Session,
+        adversary: &Adversary,
+        batch: &Batch,
+        seed: u64,
+        epoch: u32,
+    ) -> Result<f64> {
+        let count = batch.len();
+        let attack = |session: &mut Session, radii: &[f32]| {
+            let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
+            adversary.perturb_each(session, count, seed, epoch, &balls)
+        };
+        let mut radii = self.memory.get(&batch.indices);
+        if epoch >= self.warmup_epochs {
+            let larger: Vec<f32> = radii.iter().map(|m| m + self.gamma).collect();
+            attack(session, &larger)?;
+            let withstands_larger = correct(session, count)?;
+            attack(session, &radii)?;
+            let withstands = correct(session, count)?;
+            for (i, m) in radii.iter_mut().enumerate() {
+                *m = update(*m, withstands_larger[i], withstands[i], self.gamma, self.beta);
+            }
+        }
+        session.start_clean(count)?;
+        let right = correct(session, count)?;
+        let used: Vec<f32> = radii.iter().zip(right).map(|(&r, right)| if right { r } else { 0.0 }).collect();
+        attack(session, &used)?;
+        self.memory.set(&batch.indices, &radii);
+        Ok(used.iter().map(|&r| f64::from(r)).sum())
+    }
+
+    /// Step length in a ball of this radius: what reaches its rim in half the steps, or the attack's own.
+    fn step(&self, radius: f32) -> f32 {
+        let own = self.attack.spec().map_or(0.0, |spec| spec.step);
+        own.max(radius / (0.5 * self.attack.steps as f32))
+    }
+}
+
+/// The new radius of an image whose radius was `m`.
+fn update(m: f32, withstands_larger: bool, withstands: bool, gamma: f32, beta: f32) -> f32 {
+    let wanted = match (withstands_larger, withstands) {
+        (true, _) => m + gamma,
+        (false, true) => m,
+        (false, false) => (m - gamma).max(0.0),
+    };
+    (1.0 - beta) * m + beta * wanted
+}
+
+/// Whether each adversarial image is classified correctly.
+fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
+    session.score(count, Loss::CrossEntropy)?;
+    let buffer = session.buffers().correct;
+    Ok(session.read_per_image(buffer, count)?.iter().map(|&c| c == 1.0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In 255ths, with the paper's gamma of 1.9 and beta of 0.1.
+    fn next(m: f32, larger: bool, same: bool) -> f32 {
+        update(m / 255.0, larger, same, 1.9 / 255.0, 0.1) * 255.0
+    }
+
+    #[test]
+    fn the_radius_follows_the_probes() {
+        for (found, expected) in [
+            (next(8.0, true, true), 8.19),
+            (next(8.0, true, false), 8.19),
+            (next(8.0, false, true), 8.0),
+            (next(8.0, false, false), 7.81),
+            (next(1.0, false, false), 0.9),
+        ] {
+            assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn radii_move_slowly_and_never_below_zero() {
+        for m in [0.0, 0.1, 1.0, 8.0, 30.0] {
+            for (larger, same) in [(true, true), (false, true), (false, false)] {
+                let next = next(m, larger, same);
+                assert!(next >= 0.0 && (next - m).abs() <= 0.19 + 1e-5, "{m} to {next}");
+            }
+        }
+        assert_eq!(update(0.03, false, false, 0.0, 1.0), 0.03, "without gamma the radius is constant");
+    }
+}

@@ -1,0 +1,111 @@
+//! What each image of a batch meets: a ball of the radius that a schedule sets, one of its own, or noise.
+
+use super::adversary::Adversary;
+use super::daat::Daat;
+use super::epsilon::EpsilonPolicy;
+use super::guide::Teacher;
+use super::iaat::Iaat;
+use super::recipe::Recipe;
+use crate::data::{Batch, Dataset};
+use crate::error::Result;
+use crate::session::Session;
+
+/// When a batch is trained on.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub seed: u64,
+    /// Counted from 0.
+    pub epoch: u32,
+    pub epochs: u32,
+    /// In epochs, with the part of the epoch that is done.
+    pub time: f64,
+    pub rate: f64,
+}
+
+pub(super) enum Radii {
+    Scheduled,
+    Iaat(Iaat),
+    Daat(Box<Daat>),
+}
+
+impl Radii {
+    pub fn new(recipe: &Recipe, data: &Dataset, session: &mut Session) -> Result<Self> {
+        let (config, attack) = (&recipe.epsilon, &recipe.attack);
+        Ok(match config.policy {
+            EpsilonPolicy::Iaat => Self::Iaat(Iaat::new(config, attack, data)),
+            policy if policy.is_daat() => Self::Daat(Box::new(Daat::new(config, attack, data, session)?)),
+            _ => Self::Scheduled,
+        })
+    }
+
+    /// Adversarial images := what training sees of the loaded batch; returns the sum of their radii.
+    pub fn perturb(
+        &mut self,
+        session: &mut Session,
+        recipe: &Recipe,
+        adversary: &Adversary,
+        teacher: Option<&Teacher>,
+        batch: &Batch,
+        at: Moment,
+    ) -> Result<f64> {
+        match self {
+            Self::Scheduled => {
+                let eps = recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
+                let radius = recipe.epsilon.radius(eps, at.time, f64::from(at.epochs));
+                match teacher.filter(|_| recipe.replay.is_on(at.epoch) && radius > 0.0) {
+                    None => adversary.perturb(session, batch.len(), at.seed, at.epoch, radius)?,
+                    Some(teacher) => {
+                        let step = recipe.attack.spec_at(radius).map_or(0.0, |spec| spec.step);
+                        let distances = teacher.distances(session, batch.len())?;
+                        // Without a step, an image stays at its random start: uniform noise.
+                        let replayed = |distance| distance > recipe.replay.threshold();
+                        let balls: Vec<(f32, f32)> = distances
+                            .iter()
+                            .map(|&d| (radius, if replayed(d) { 0.0 } else { step }))
+                            .collect();
+                        adversary.perturb_each(session, batch.len(), at.seed, at.epoch, &balls)?;
+                    }
+                }
+                Ok(f64::from(radius) * batch.len() as f64)
+            }
+            Self::Iaat(iaat) => iaat.perturb(session, adversary, batch, at.seed, at.epoch),
+            Self::Daat(daat) => daat.perturb(session, adversary, batch, at.seed, at.epoch, at.rate),
+        }
+    }
+
+    /// What follows from the updated network for the radii of the next epoch.
+    pub fn adapt(&mut self, session: &mut Session, batch: &Batch, at: Moment) -> Result<()> {
+        match self {
+            Self::Daat(daat) => daat.adapt(session, batch, at.epoch, at.epochs),
+            Self::Scheduled | Self::Iaat(_) => Ok(()),
+        }
+    }
+
+    /// What a checkpoint needs, by name.
+    pub fn read(&mut self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
+        let (memory, mut tensors) = match self {
+            Self::Scheduled => return Ok(Vec::new()),
+            Self::Iaat(iaat) => (iaat.memory(), Vec::new()),
+            Self::Daat(daat) => {
+                let tensors = daat.read(session)?;
+                (daat.memory(), tensors)
+            }
+        };
+        tensors.push((NAME.to_owned(), memory.all().to_vec()));
+        Ok(tensors)
+    }
+
+    pub fn restore(&mut self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
+        match self {
+            Self::Scheduled => Ok(()),
+            Self::Iaat(iaat) => iaat.memory().restore(NAME, tensors),
+            Self::Daat(daat) => {
+                daat.restore(session, tensors)?;
+                daat.memory().restore(NAME, tensors)
+            }
+        }
+    }
+}
+
+/// The radii of all training images in a checkpoint.
+const NAME: &str = "epsilon";
