@@ -5,7 +5,7 @@
 
 Each round runs every program once; the median of the rounds counts. PyTorch runs both layouts and the
 better one counts. All compute the same networks, which PyTorch exports: float32, PGD in the linf ball with
-BatchNorm in inference mode, SGD with momentum. It prints the table of docs/speed.md.
+BatchNorm in inference mode, SGD with momentum. It prints a table in Markdown.
 """
 
 import argparse
@@ -111,11 +111,7 @@ class Torch:
         self.train_step()
 
     def time(self, workload):
-        run = getattr(self, workload)
-        run()
-        start = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - start)
+        return timed(getattr(self, workload))
 
 
 def export(make, batch, path, folded):
@@ -137,11 +133,15 @@ def onnx_runtime(path, batch, threads):
     return lambda: session.run(None, {"x": x})
 
 
-def timed(run):
+def timed(run, runs=3):
+    """Milliseconds: the median of some runs after one to warm up, as `adamant bench --runs 3` does it."""
     run()
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
 
 
 def adamant(binary, path, batch, device):
@@ -156,6 +156,7 @@ def main():
     parser.add_argument("--adamant", default="target/release/adamant")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="the cases whose name holds this")
     parser.add_argument("--gpu", action="store_true", help="also time adamant on the first adapter")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -163,7 +164,7 @@ def main():
     print("| | PyTorch | ONNX Runtime | adamant cpu | of PyTorch |" + (" adamant gpu | of PyTorch |" if options.gpu else ""))
     print("|---|---|---|---|---|" + ("---|---|" if options.gpu else ""))
     folder = Path(tempfile.mkdtemp())
-    for name, batch, make in CASES:
+    for name, batch, make in (case for case in CASES if options.only in case[0]):
         layouts = [Torch(make, batch, f) for f in (torch.contiguous_format, torch.channels_last)]
         export(make, batch, folder / "folded.onnx", True)
         export(make, batch, folder / "net.onnx", False)

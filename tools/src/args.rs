@@ -17,8 +17,8 @@ use crate::model::PreprocessingArgs;
     version,
     max_term_width = 80,
     after_help = "\
-Start with `adamant demo`: it runs the whole job on bundled data in about two
-minutes. Exit codes: 0 done, 1 a stated target was not met, 2 an error."
+Start with `adamant demo`: it runs the whole job on bundled data in about a
+minute. Exit codes: 0 done, 1 a stated target was not met, 2 an error."
 )]
 pub struct Cli {
     #[command(subcommand)]
