@@ -200,7 +200,7 @@ operations! {
     /// Updates.
     Sgd,
     Adam,
-    /// What [`crate::fuse`] makes of others.
+    /// What the fusion of graphs makes of others.
     FusedConv2d,
     FoldBatchNorm,
     TransposeWeight,

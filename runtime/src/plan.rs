@@ -233,7 +233,7 @@ fn check(step: &Step, limits: &Limits) -> Result<()> {
         return Err(Error::Limit(format!(
             "'{name}' ({}): working memory of {} MiB, the device binds {} MiB at once; try a smaller batch",
             step.op.name(),
-            len as u64 * 4 >> 20,
+            (len as u64 * 4) >> 20,
             limits.storage_binding >> 20,
         )));
     }
