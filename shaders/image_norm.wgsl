@@ -38,7 +38,7 @@ fn main(
         if params.order == L1 || params.order == L2 {
             total += v;
         } else {
-            total = select(total, v, v > total);
+            total = select(total, v, v > total || is_nan(v));
         }
     }
     norm[n] = select(total, sqrt(total), params.order == L2);

@@ -49,13 +49,13 @@ fn main(
             } else if params.order == L2 {
                 block += v * v;
             } else {
-                block = select(block, v, v > block);
+                block = select(block, v, v > block || is_nan(v));
             }
         }
         if params.order == L1 || params.order == L2 {
             total += block;
         } else {
-            total = select(total, block, block > total);
+            total = select(total, block, block > total || is_nan(block));
         }
     }
     partial[index] = total;

@@ -16,11 +16,6 @@
 
 const LOWEST: f32 = -3.4028234663852886e38;
 
-// By its bits: compilers may assume that a value equals itself.
-fn is_nan(v: f32) -> bool {
-    return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -121,7 +121,7 @@ pub fn evaluate_and_keep(
             let images = gradient.chunks_exact(gradient.len() / count);
             outcome.zero_gradients += images.filter(|g| g.iter().all(|&v| v == 0.0)).count();
         }
-        outcome.clean.extend(correct(session, count)?);
+        outcome.clean.extend(session.read_correct(count)?);
         clean_losses.extend(session.read_per_image(session.buffers().loss, count)?);
         progress(EvaluateProgress {
             images_done: outcome.clean.len(),
@@ -157,7 +157,7 @@ pub fn evaluate_and_keep(
                 let mut objective = Objective::new(session, count, options.seed, Purpose::AttackStart, 0);
                 attack.attempt(&mut objective, attempt)?;
                 session.score(count, Loss::CrossEntropy)?;
-                let withstood = correct(session, count)?;
+                let withstood = session.read_correct(count)?;
                 let loss = session.read_per_image(session.buffers().loss, count)?;
                 let images = session.read_adversarial(count)?;
                 let len = images.len() / count;
@@ -257,11 +257,6 @@ impl Work {
     }
 }
 
-fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
-    let buffer = session.buffers().correct;
-    Ok(session.read_per_image(buffer, count)?.iter().map(|&c| c == 1.0).collect())
-}
-
 /// Refuses adversarial images outside their ball, outside [0, 1], or not finite.
 fn audit(name: &str, ball: &Ball, clean: &[f32], found: &[f32], count: usize) -> Result<()> {
     let fault =
@@ -273,11 +268,13 @@ fn audit(name: &str, ball: &Ball, clean: &[f32], found: &[f32], count: usize) ->
         }
         let differences = x.iter().zip(y).map(|(x, y)| f64::from((x - y).abs()));
         let norm = match ball.norm {
-            Norm::Linf => differences.fold(0.0, |a, b| if b > a { b } else { a }),
+            // Not a number stays one, and is not inside.
+            Norm::Linf => differences.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
             Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
         };
         // Rounding of x + eps in f32 for pixels near 1.
-        if norm > f64::from(ball.eps) * (1.0 + 1e-5) + 1e-7 {
+        let inside = norm <= f64::from(ball.eps) * (1.0 + 1e-5) + 1e-7;
+        if !inside {
             return Err(fault(format!(
                 "image {n} of the batch moved by {norm}, the ball's radius is {}",
                 ball.eps

@@ -4,9 +4,10 @@ use crate::autodiff::differentiate;
 use crate::device::Device;
 use crate::error::Result;
 use crate::fuse::fuse;
+use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::BatchNormMode;
-use crate::ops::{Copy, CrossEntropy, Op, Sum};
+use crate::ops::{CrossEntropy, Op, Sum};
 use crate::optim::{Optimizer, OptimizerConfig};
 use crate::plan::{Limits, Plan};
 use crate::prologue::{Split, split};
@@ -29,7 +30,7 @@ impl Footprint {
         let mut session = Session::new(Device::cpu(), model, batch)?;
         let mut temporaries = Vec::new();
         let mut graph = session.graph(batch);
-        attack_step(&mut graph)?;
+        graph.input_gradient(Loss::CrossEntropy)?;
         reserve(&mut temporaries, &mut session, &graph)?;
         let attack = total(&mut session, &temporaries);
 
@@ -56,16 +57,6 @@ fn reserve(temporaries: &mut Vec<usize>, session: &mut Session, model: &ModelGra
 
 fn total(session: &mut Session, temporaries: &[usize]) -> u64 {
     session.device().variable_bytes() + temporaries.iter().map(|&len| len as u64 * 4).sum::<u64>()
-}
-
-/// The expensive part of a gradient attack's step: the gradient at the adversarial images.
-fn attack_step(m: &mut ModelGraph) -> Result<()> {
-    let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
-    let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
-    let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
-    let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
-    let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-    m.graph.update(Op::Copy(Copy), &[gradient], &[target])
 }
 
 /// One update of every parameter by the mean cross-entropy of the clean images.

@@ -265,12 +265,12 @@ mod tests {
 
     use super::*;
     use crate::architectures::Architecture;
-    use crate::autodiff::differentiate;
     use crate::device::Device;
-    use crate::network::{BatchNormMode, Role};
-    use crate::ops::{Copy, CrossEntropy, RunningStatistics, Sum};
+    use crate::loss::Loss;
+    use crate::network::Role;
+    use crate::ops::{Copy, RunningStatistics};
     use crate::random::{Purpose, Stream};
-    use crate::session::{Images, ModelGraph, Session};
+    use crate::session::Session;
 
     const IMAGES: usize = 3;
 
@@ -291,16 +291,6 @@ mod tests {
         let adversarial = session.buffers().adversarial;
         session.device().write(adversarial, &images);
         session
-    }
-
-    /// The gradient of the loss with respect to the images.
-    fn attack(m: &mut ModelGraph) {
-        let logits = m.logits(Images::Adversarial, BatchNormMode::Running).unwrap();
-        let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels]).unwrap();
-        let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses]).unwrap();
-        let gradient = differentiate(&mut m.graph, sum, &[m.adversarial]).unwrap()[0];
-        let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-        m.graph.update(Op::Copy(Copy), &[gradient], &[target]).unwrap();
     }
 
     fn count(graph: &Graph) -> BTreeMap<&'static str, usize> {
@@ -330,7 +320,7 @@ mod tests {
         ] {
             let mut session = session(arch, input);
             let mut m = session.graph(IMAGES);
-            attack(&mut m);
+            m.input_gradient(Loss::CrossEntropy).unwrap();
             let fused = fuse(&m.graph);
             assert!(fused.nodes().len() < m.graph.nodes().len(), "{arch}: nothing was fused");
             let (expected, found) = (gradient_of(&mut session, &m.graph), gradient_of(&mut session, &fused));
@@ -347,7 +337,7 @@ mod tests {
     fn an_attack_on_a_resnet_is_made_of_convolutions() {
         let session = session("resnet20", [3, 32, 32]);
         let mut m = session.graph(IMAGES);
-        attack(&mut m);
+        m.input_gradient(Loss::CrossEntropy).unwrap();
         let found = count(&fuse(&m.graph));
         for gone in ["BatchNorm", "BatchNormGrad", "Relu"] {
             assert_eq!(found.get(gone), None, "{found:?}");

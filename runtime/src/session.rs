@@ -351,15 +351,7 @@ impl Session {
     /// Gradient of the summed loss at the adversarial images; with it, the loss of each image and
     /// whether it is still classified correctly.
     pub(crate) fn gradient(&mut self, count: usize, loss: Loss) -> Result<()> {
-        self.run_task(Task::Gradient(loss), count, |m| {
-            let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
-            let losses = loss.add(m, logits)?;
-            let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
-            let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
-            let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-            m.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
-            m.score(logits, losses)
-        })
+        self.run_task(Task::Gradient(loss), count, |m| m.input_gradient(loss))
     }
 
     /// One step along the gradient, staying in the ball and in [0, 1].
@@ -423,6 +415,12 @@ impl Session {
         Ok(values)
     }
 
+    /// Whether [`Session::score`] or [`Session::gradient`] found each image classified correctly.
+    #[cfg(feature = "data")]
+    pub(crate) fn read_correct(&mut self, count: usize) -> Result<Vec<bool>> {
+        Ok(self.read_per_image(self.buffers.correct, count)?.iter().map(|&c| c == 1.0).collect())
+    }
+
     /// The gradient that [`Session::gradient`] left: count x channels x height x width.
     #[cfg(feature = "data")]
     pub(crate) fn read_gradient(&mut self, count: usize) -> Result<Vec<f32>> {
@@ -483,6 +481,18 @@ impl ModelGraph {
         let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
         self.network.forward_all(&mut self.graph, image, parameters, mode)
     }
+
+    /// What [`Session::gradient`] runs.
+    pub(crate) fn input_gradient(&mut self, loss: Loss) -> Result<()> {
+        let logits = self.logits(Images::Adversarial, BatchNormMode::Running)?;
+        let losses = loss.add(self, logits)?;
+        let sum = self.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
+        let gradient = differentiate(&mut self.graph, sum, &[self.adversarial])?[0];
+        let target = self.graph.variable(self.buffers.gradient, self.graph.shape(gradient));
+        self.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
+        self.score(logits, losses)
+    }
+
     /// Writes losses and correctness to their buffers.
     fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
         let one = Shape::per_image(self.count);

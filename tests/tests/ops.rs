@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use adamant::op::{Conv2d, Op, Relu};
+use adamant::op::{Conv2d, ImageNorm, Op, Order, Relu};
 use adamant::{Device, Shape, Tensor};
 use adamant_tests::cases::{self, Case, Input};
+use adamant_tests::gpu::gpu;
 use adamant_tests::run::{check_twins, run};
 use adamant_tests::{Failures, Tolerance, compare};
 
@@ -140,6 +141,24 @@ fn not_a_number_stays_visible() {
         |label: f32| on_cpu(Op::LargestOther(LargestOther), &[(row, &logits), (Shape::SCALAR, &[label])])[0];
     assert!(rival(f32::from_bits(1)).is_nan());
     assert_eq!(rival(f32::from_bits(0)), 2.0, "the label's own value does not count");
+}
+
+/// An attack that lost its way must not look as if it had found something near.
+#[test]
+fn an_image_that_is_not_a_number_has_no_norm() {
+    let images = Shape([2, 1, 1, 300]);
+    for order in [Order::L1, Order::L2, Order::Max] {
+        for place in [0, 150, 299] {
+            let mut values = vec![0.5; images.len()];
+            values[place] = f32::NAN;
+            let case =
+                Case::new("by hand", Op::ImageNorm(ImageNorm { order }), [Input::Given(images, values)]);
+            for mut device in [Device::cpu(), gpu()] {
+                let norms = run(&case, &mut device).expect("it runs").remove(0).data;
+                assert!(norms[0].is_nan() && norms[1] > 0.0, "{order:?}, {place}: {norms:?}");
+            }
+        }
+    }
 }
 
 /// What a user can compute on paper.

@@ -25,6 +25,9 @@ struct Report {
     results: Vec<Timing>,
     /// The steps of one PGD step and one training step, summed by operation.
     ops: Vec<OpTime>,
+    /// Every step of every workload, where --layers asks for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<LayerTime>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +53,28 @@ struct OpTime {
     gigabytes_per_second: f64,
 }
 
+/// One step.
+#[derive(Serialize)]
+struct LayerTime {
+    workload: &'static str,
+    layer: String,
+    op: &'static str,
+    ms: f64,
+    gflops: f64,
+}
+
+impl LayerTime {
+    fn new(workload: Workload, step: &StepTime) -> Self {
+        Self {
+            workload: workload.name(),
+            layer: step.label.clone(),
+            op: step.op,
+            ms: step.seconds * 1e3,
+            gflops: step.flops as f64 / step.seconds / 1e9,
+        }
+    }
+}
+
 pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     let (name, model) = model(args)?;
     let batch = args.batch.resolve(model.network.input);
@@ -69,7 +94,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         }
     }
     let mut results = Vec::new();
-    let mut ops = Vec::new();
+    let (mut ops, mut layers) = (Vec::new(), Vec::new());
     for workload in Workload::ALL {
         benchmark.run(workload)?;
         let profile = benchmark.profile(workload)?;
@@ -84,21 +109,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             ops.extend(by_op(workload, &profile));
         }
         if args.layers {
-            let total: f64 = profile.iter().map(|s| s.seconds).sum();
-            for step in &profile {
-                output::print(&format!(
-                    "{:<24}{:<32}{:<22}{:>9.3} ms{:>6.1}%{:>9.1} GFLOP/s\n",
-                    workload.name(),
-                    step.label,
-                    step.op,
-                    step.seconds * 1e3,
-                    100.0 * step.seconds / total,
-                    step.flops as f64 / step.seconds / 1e9
-                ))?;
-            }
+            layers.extend(profile.iter().map(|step| LayerTime::new(workload, step)));
         }
     }
-    let report = Report { schema: 1, device: device_name, arch: name, batch, results, ops };
+    let report = Report { schema: 1, device: device_name, arch: name, batch, results, ops, layers };
     output::result(&args.json, &report, &text(&report))?;
     Ok(Outcome::Done)
 }
@@ -186,6 +200,17 @@ fn text(report: &Report) -> String {
                 op.gflops,
                 op.gigabytes_per_second
             );
+        }
+    }
+    for workload in Workload::ALL {
+        let steps = || report.layers.iter().filter(|l| l.workload == workload.name());
+        if steps().next().is_some() {
+            text +=
+                &format!("\n{:<50}{:>16}{:>14}\n", format!("{} by step", workload.name()), "time", "GFLOP/s");
+        }
+        for step in steps() {
+            let name = format!("{:<28}{}", step.layer, step.op);
+            text += &format!("{name:<50}{:>13.3} ms{:>14.1}\n", step.ms, step.gflops);
         }
     }
     text

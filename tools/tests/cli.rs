@@ -390,3 +390,21 @@ fn the_gpu_executor_serves_the_command_line() {
     let robust = |report: &Value| report["attacks"][0]["robust_correct"].as_i64().unwrap();
     assert!((robust(&cpu) - robust(&gpu)).abs() <= 1, "cpu {} and gpu {}", robust(&cpu), robust(&gpu));
 }
+
+#[test]
+fn bench_times_and_prints_json_alone() {
+    let arguments = ["bench", "--arch", "resnet8", "--batch", "2", "--runs", "1", "--device", "cpu"];
+    let (text, _) = run(0, &[&arguments[..], &["--layers"]].concat());
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let (json, _) = run(0, &[&arguments[..], &["--layers", "--json", "-"]].concat());
+    let report: Value = serde_json::from_str(&json).expect("standard output is JSON and nothing else");
+    let names: Vec<_> = report["results"].as_array().expect("a list").iter().map(|r| &r["name"]).collect();
+    assert_eq!(names, ["forward", "pgd_step", "train_step", "pgd10_adversarial_step"]);
+    for result in report["results"].as_array().expect("a list") {
+        assert!(result["median_ms"].as_f64().expect("a number") > 0.0, "{result}");
+    }
+    // The profile accounts for all of a PGD step.
+    let shares = report["ops"].as_array().expect("a list").iter().filter(|op| op["workload"] == "pgd_step");
+    let sum: f64 = shares.map(|op| op["share"].as_f64().expect("a number")).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "the shares add up to {sum}");
+}

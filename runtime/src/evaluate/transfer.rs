@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{EvaluateOptions, Outcome, audit, check_stop, correct, filled};
+use super::{EvaluateOptions, Outcome, audit, check_stop, filled};
 use crate::attacks::{AttackSpec, Objective};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ pub fn evaluate_transfer(
             session.load(&found, &images.labels, &images.indices)?;
             session.start_clean(count)?;
             session.score(count, Loss::CrossEntropy)?;
-            let withstood = correct(session, count)?;
+            let withstood = session.read_correct(count)?;
             for (&at, withstood) in part.iter().zip(withstood) {
                 robust[at as usize] = withstood;
             }

@@ -70,6 +70,11 @@ impl Daat {
         let mut radii = self.memory.get(&batch.indices);
         for ((radius, row), &label) in radii.iter_mut().zip(logits.chunks_exact(classes)).zip(&batch.labels) {
             let s = doubt(row, label as usize, self.config.tau());
+            if s.is_nan() {
+                return Err(Error::NonFinite(
+                    "the calibration head of daat has logits that are not finite; lower schedule.peak".into(),
+                ));
+            }
             *radius = next(self.config.policy, s, *radius, self.attack.eps.0, rho, self.config.enlarge());
         }
         self.memory.set(&batch.indices, &radii);
@@ -85,7 +90,8 @@ impl Daat {
     }
 }
 
-/// Equation 13: `max over k of q_k - q_label` with `q = softmax(logits / tau)`, in [0, 1).
+/// Equation 13: `max over k of q_k - q_label` with `q = softmax(logits / tau)`, in [0, 1); not a number
+/// where a logit is none.
 fn doubt(logits: &[f32], label: usize, tau: f32) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponentials: Vec<f32> = logits.iter().map(|z| ((z - largest) / tau).exp()).collect();
@@ -229,6 +235,7 @@ mod tests {
             assert!((doubt(&logits, label, 2.0) - expected).abs() < 1e-5, "label {label}");
         }
         assert_eq!(doubt(&[1.5, 1.5, -3.0], 1, 2.0), 0.0, "a tie is no doubt");
+        assert!((0..3).all(|label| doubt(&[1.5, f32::NAN, -3.0], label, 2.0).is_nan()));
         assert!(doubt(&[300.0, -300.0], 1, 2.0) <= 1.0);
         let by_tau: Vec<f32> = [1.0, 2.0, 3.0].iter().map(|&t| doubt(&logits, 2, t)).collect();
         assert!(by_tau.windows(2).all(|w| w[0] > w[1]), "{by_tau:?}");

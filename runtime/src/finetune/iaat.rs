@@ -91,8 +91,7 @@ fn update(m: f32, withstands_larger: bool, withstands: bool, gamma: f32, beta: f
 /// Whether each adversarial image is classified correctly.
 fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
     session.score(count, Loss::CrossEntropy)?;
-    let buffer = session.buffers().correct;
-    Ok(session.read_per_image(buffer, count)?.iter().map(|&c| c == 1.0).collect())
+    session.read_correct(count)
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ macro_rules! kernel {
 }
 
 const COPY_WHERE: Kernel = kernel!("copy_where", COPY_WHERE);
-const IMAGE_NORM_PARTS: Kernel = kernel!("image_norm_parts", IMAGE_NORM_PARTS);
-const IMAGE_NORM: Kernel = kernel!("image_norm", IMAGE_NORM);
+const IMAGE_NORM_PARTS: Kernel = kernel!("image_norm_parts", IS_NAN, IMAGE_NORM_PARTS);
+const IMAGE_NORM: Kernel = kernel!("image_norm", IS_NAN, IMAGE_NORM);
 const NOISE: Kernel = kernel!("noise", RANDOM, NOISE);
 const MOVE_ALONG: Kernel = kernel!("move_along", MOVE_ALONG);
 const ACCUMULATE_DIRECTION: Kernel = kernel!("accumulate_direction", ACCUMULATE_DIRECTION);
@@ -151,7 +151,8 @@ impl Operation for ImageNorm {
             *norm = match self.order {
                 Order::L1 => magnitudes.sum::<f64>(),
                 Order::L2 => magnitudes.map(|v| v * v).sum::<f64>().sqrt(),
-                Order::Max => magnitudes.fold(0.0, |a, b| if b > a { b } else { a }),
+                // Not a number stays visible.
+                Order::Max => magnitudes.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
             } as f32;
         });
     }

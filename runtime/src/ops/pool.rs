@@ -132,16 +132,16 @@ impl PoolParams {
 }
 
 macro_rules! kernel {
-    ($name:literal, $source:ident) => {
+    ($name:literal, $($source:ident),+) => {
         Kernel {
             name: $name,
-            sources: &[adamant_shaders::INDEX, adamant_shaders::POOL_PARAMS, adamant_shaders::$source],
+            sources: &[adamant_shaders::INDEX, adamant_shaders::POOL_PARAMS, $(adamant_shaders::$source),+],
             workgroup: 64,
         }
     };
 }
 
-const MAX_POOL: Kernel = kernel!("max_pool", MAX_POOL);
+const MAX_POOL: Kernel = kernel!("max_pool", IS_NAN, MAX_POOL);
 const MAX_POOL_GRAD: Kernel = kernel!("max_pool_grad", MAX_POOL_GRAD);
 const AVG_POOL: ByFour = by_four!("avg_pool", POOL_PARAMS, AVG_POOL);
 const AVG_POOL_GRAD: ByFour = by_four!("avg_pool_grad", POOL_PARAMS, AVG_POOL_GRAD);
