@@ -1,27 +1,34 @@
 //! Training and adversarial fine-tuning.
 
 mod adversary;
+mod attack;
 mod daat;
 mod epsilon;
 mod formula;
+mod friendly;
+mod guard;
 mod guide;
 mod iaat;
 mod loss;
 mod memory;
+mod n_fgsm;
+mod presets;
 mod radii;
 mod recipe;
 mod run;
 mod schedule;
+mod totals;
 mod trainer;
 mod weights;
 
 pub use adversary::Adversary;
+pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};
 pub use epsilon::{EpsilonConfig, EpsilonPolicy};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
-pub use loss::{BatchLoss, LossConfig, LossKind};
+pub use loss::{BatchLoss, LossConfig, LossKind, Term};
+pub use presets::{PRESETS, Preset};
 pub use recipe::{
-    AttackConfig, AttackKind, AttackObjective, Augmentation, BatchNormConfig, BatchNormTraining, DataConfig,
-    Fraction, PRESETS, Preset, Recipe, SelectionConfig, SelectionKind,
+    Augmentation, BatchNormConfig, BatchNormTraining, DataConfig, Recipe, SelectionConfig, SelectionKind,
 };
 pub use run::{EpochMetrics, RunDirectory};
 pub use schedule::{Schedule, ScheduleKind};

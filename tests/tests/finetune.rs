@@ -165,6 +165,9 @@ fn neutral_settings_change_nothing() {
         &["replay.kind=noisy", "replay.angle=90"],
         &["replay.kind=noisy", "replay.angle=0", "replay.until_epoch=0"],
         &["optimizer.clip=1e9"],
+        // An image that may take all steps after it is misclassified takes all.
+        &["attack.kind=friendly", "attack.tau=[2]"],
+        &["selection.guard=1"],
     ] {
         assert_eq!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -178,6 +181,11 @@ fn neutral_settings_change_nothing() {
         &["guide.kind=attention"],
         &["replay.kind=noisy", "replay.angle=0"],
         &["optimizer.clip=0.1"],
+        &["attack.kind=friendly", "attack.tau=[0]"],
+        &["replay.kind=clean"],
+        &["attack.kind=dra"],
+        &["attack.kind=fgsm-rs"],
+        &["attack.kind=n-fgsm"],
     ] {
         assert_ne!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -201,6 +209,84 @@ fn perturbed_weights_come_back() {
             assert!(far < 1e-6, "{name}: {far}");
         }
     }
+}
+
+/// Clean replay is the mean of both kinds of images, and where the radius is 0, clean images alone.
+#[test]
+fn clean_images_are_replayed() {
+    let dra = |settings: &[&str]| run(&recipe("dra", &[&["epsilon.end=0.5"], settings].concat()));
+    let (weights, metrics) = dra(&[]);
+    let eps: Vec<f64> = metrics.iter().map(|m| m.mean_eps * 255.0).collect();
+    assert!((eps[0] - 2.0).abs() < 1e-5 && (eps[1] - 0.5).abs() < 1e-5 && eps[2..] == [0.0, 0.0], "{eps:?}");
+    for (epoch, m) in metrics.iter().enumerate() {
+        let sum: f64 = m.terms.values().sum();
+        assert!((sum - m.loss).abs() < 1e-5 * m.loss, "{m:?}");
+        let adversarial = m.terms.get("adversarial").copied().unwrap_or(0.0);
+        assert_eq!(adversarial > 0.0, epoch < 2, "{m:?}");
+    }
+    let mixed = ["replay.kind=none", "loss.kind=mixed"];
+    let same = ["replay.kind=clean", "attack.kind=pgd"];
+    assert_eq!(run(&recipe("madry", &same)).0, run(&recipe("madry", &mixed)).0);
+    assert_ne!(weights, dra(&["replay.kind=none"]).0);
+}
+
+/// What the losses of recipes are made of is in their metrics.
+#[test]
+fn losses_are_told_by_term() {
+    for (preset, names) in [
+        ("madry", &["adversarial"][..]),
+        ("standard", &["clean"]),
+        ("trades", &["clean", "divergence"]),
+        ("mart", &["boosted", "divergence"]),
+        ("alp", &["adversarial", "clean", "pairing"]),
+        ("arrest", &["adversarial", "guide"]),
+    ] {
+        let mut trainer = trainer(&recipe(preset, &[]));
+        let metrics = epoch(&mut trainer);
+        assert_eq!(metrics.terms.keys().collect::<Vec<_>>(), names, "{preset}");
+        let sum: f64 = metrics.terms.values().sum();
+        assert!((sum - metrics.loss).abs() < 1e-5 * metrics.loss, "{preset}: {metrics:?}");
+    }
+}
+
+/// A run whose robustness collapses within an epoch goes back to the start of that epoch and ends.
+#[test]
+fn the_guard_undoes_an_epoch() {
+    let recipe = recipe("fast", &["selection.guard=0.2", "schedule.peak=0", "optimizer.weight_decay=0"]);
+    let names = (0..CLASSES).map(|i| i.to_string()).collect();
+    let pixels = (0..IMAGES * SHAPE.iter().product::<usize>()).map(|i| (i % 251) as u8).collect();
+    let train = Dataset::from_pixels("one class", SHAPE, names, pixels, vec![0; IMAGES]).expect("they fit");
+    let begin = || {
+        let session = Session::new(Device::cpu(), &model(), BATCH).expect("it fits");
+        let options = TrainerOptions { seed: 1, train: train.clone(), validation: None, stop: &RUNNING };
+        Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
+    };
+    // A network that gives one answer, whatever it sees.
+    let answer = |trainer: &mut Trainer<'_>, label: usize| {
+        let session = trainer.session();
+        let mut weights = session.read_parameters().expect("host memory");
+        let last = weights.iter_mut().rfind(|w| w.data.len() == CLASSES).expect("the last bias");
+        last.data.fill(0.0);
+        last.data[label] = 1e6;
+        session.write_parameters(&weights).expect("they fit");
+    };
+    let mut trainer = begin();
+    answer(&mut trainer, 1);
+    assert!(!epoch(&mut trainer).rolled_back, "there is nothing to fall from");
+    answer(&mut trainer, 0);
+    assert!(!epoch(&mut trainer).rolled_back, "it rises");
+    answer(&mut trainer, 2);
+    let (before, _) = state(&mut trainer);
+    let last = epoch(&mut trainer);
+    assert!(last.rolled_back && last.epoch == 3, "{last:?}");
+    assert!(trainer.is_done());
+    assert_eq!(trainer.epochs_done(), 2);
+    let (weights, kept) = state(&mut trainer);
+    // Running statistics, too, are those of before the epoch.
+    assert_eq!(weights, before);
+    let mut resumed = begin();
+    resumed.restore(&weights, &kept).expect("the state fits");
+    assert!(resumed.is_done(), "an ended run stays ended");
 }
 
 /// The radii of all images, in their order in the data set.

@@ -2,9 +2,10 @@
 //! image grows while the model withstands the attack and shrinks while it does not.
 
 use super::adversary::Adversary;
+use super::attack::AttackConfig;
 use super::epsilon::EpsilonConfig;
 use super::memory::Memory;
-use super::recipe::AttackConfig;
+use super::radii::Moment;
 use crate::data::{Batch, Dataset};
 use crate::error::Result;
 use crate::loss::Loss;
@@ -44,16 +45,15 @@ impl Iaat {
         session: &mut Session,
         adversary: &Adversary,
         batch: &Batch,
-        seed: u64,
-        epoch: u32,
+        at: Moment,
     ) -> Result<f64> {
         let count = batch.len();
         let attack = |session: &mut Session, radii: &[f32]| {
             let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
-            adversary.perturb_each(session, count, seed, epoch, &balls)
+            adversary.perturb_each(session, count, at, &balls)
         };
         let mut radii = self.memory.get(&batch.indices);
-        if epoch >= self.warmup_epochs {
+        if at.epoch >= self.warmup_epochs {
             let larger: Vec<f32> = radii.iter().map(|m| m + self.gamma).collect();
             attack(session, &larger)?;
             let withstands_larger = correct(session, count)?;

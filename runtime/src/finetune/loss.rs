@@ -8,8 +8,8 @@ mod trades;
 
 use serde::{Deserialize, Serialize};
 
+use super::attack::{AttackConfig, AttackKind};
 use super::formula::Formula;
-use super::recipe::{AttackConfig, AttackKind};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::network::{BatchNormMode, Forward};
@@ -47,12 +47,17 @@ pub struct LossConfig {
 
 /// The loss of a batch in a training graph.
 pub struct BatchLoss {
-    /// The loss of each image.
+    /// The loss of each image: the sum of its terms.
     pub losses: ValueId,
+    /// What the loss is made of, by name, with the weights that they have in it.
+    pub terms: Vec<Term>,
     /// The pass that training accuracy is counted on: that of the adversarial images, where there are
     /// any.
     pub forward: Forward,
 }
+
+/// A name, and a value for each image.
+pub type Term = (&'static str, ValueId);
 
 impl LossConfig {
     pub(super) fn check(&self, attack: &AttackConfig) -> Result<()> {
@@ -86,21 +91,26 @@ impl LossConfig {
             let forward = m.forward(images, mode)?;
             m.graph.set_label("loss");
             let losses = m.graph.cross_entropy(forward.logits, m.labels)?;
-            return Ok(BatchLoss { losses, forward });
+            let name = if self.kind == LossKind::Clean { "clean" } else { "adversarial" };
+            return Ok(BatchLoss { losses, terms: vec![(name, losses)], forward });
         }
         let clean = m.logits(Images::Clean, mode)?;
         let forward = m.forward(Images::Adversarial, mode)?;
         let pair = Pair { clean, adversarial: forward.logits, labels: m.labels };
         m.graph.set_label("loss");
         let graph = &mut m.graph;
-        let losses = match self.kind {
+        let terms = match self.kind {
             LossKind::Clean | LossKind::Adversarial => unreachable!("they have one term"),
-            LossKind::Mixed => mixed::losses(graph, &pair, self.beta)?,
-            LossKind::Trades => trades::losses(graph, &pair, self.beta.unwrap_or(6.0))?,
-            LossKind::Mart => mart::losses(graph, &pair, self.beta.unwrap_or(5.0))?,
-            LossKind::Alp => alp::losses(graph, &pair, self.beta.unwrap_or(0.5))?,
+            LossKind::Mixed => mixed::terms(graph, &pair, self.beta)?,
+            LossKind::Trades => trades::terms(graph, &pair, self.beta.unwrap_or(6.0))?,
+            LossKind::Mart => mart::terms(graph, &pair, self.beta.unwrap_or(5.0))?,
+            LossKind::Alp => alp::terms(graph, &pair, self.beta.unwrap_or(0.5))?,
         };
-        Ok(BatchLoss { losses, forward })
+        let mut losses = terms[0].1;
+        for &(_, term) in &terms[1..] {
+            losses = graph.plus(losses, term)?;
+        }
+        Ok(BatchLoss { losses, terms, forward })
     }
 }
 

@@ -53,7 +53,7 @@ impl Radii {
                 let eps = recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
                 let radius = recipe.epsilon.radius(eps, at.time, f64::from(at.epochs));
                 match teacher.filter(|_| recipe.replay.is_on(at.epoch) && radius > 0.0) {
-                    None => adversary.perturb(session, batch.len(), at.seed, at.epoch, radius)?,
+                    None => adversary.perturb(session, batch.len(), at, radius)?,
                     Some(teacher) => {
                         let step = recipe.attack.spec_at(radius).map_or(0.0, |spec| spec.step);
                         let distances = teacher.distances(session, batch.len())?;
@@ -63,13 +63,13 @@ impl Radii {
                             .iter()
                             .map(|&d| (radius, if replayed(d) { 0.0 } else { step }))
                             .collect();
-                        adversary.perturb_each(session, batch.len(), at.seed, at.epoch, &balls)?;
+                        adversary.perturb_each(session, batch.len(), at, &balls)?;
                     }
                 }
                 Ok(f64::from(radius) * batch.len() as f64)
             }
-            Self::Iaat(iaat) => iaat.perturb(session, adversary, batch, at.seed, at.epoch),
-            Self::Daat(daat) => daat.perturb(session, adversary, batch, at.seed, at.epoch, at.rate),
+            Self::Iaat(iaat) => iaat.perturb(session, adversary, batch, at),
+            Self::Daat(daat) => daat.perturb(session, adversary, batch, at),
         }
     }
 

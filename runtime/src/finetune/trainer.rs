@@ -5,24 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::adversary::Adversary;
+use super::guard::Guard;
 use super::guide::Teacher;
 use super::loss::BatchLoss;
 use super::radii::{Moment, Radii};
 use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
+use super::totals::Totals;
 use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_live};
 use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
-use crate::graph::Variable;
 use crate::network::BatchNormMode;
-use crate::ops::{Accumulate, Correct, Op, Sum};
+use crate::ops::{Op, Sum};
 use crate::optim::Optimizer;
 use crate::package::TrainingState;
 use crate::session::{ModelGraph, Session};
-use crate::shape::{Shape, Tensor};
+use crate::shape::Tensor;
 
 /// What a trainer needs besides the recipe.
 pub struct TrainerOptions<'a> {
@@ -55,12 +56,12 @@ pub struct Trainer<'a> {
     /// What the run stands for, where the recipe averages.
     average: Option<AveragedWeights>,
     perturbation: Option<WeightPerturbation>,
-    /// Selection measures with the attack that training meets, at its full radius.
+    /// What epochs are measured by, at its full radius.
     validation_attack: Option<AttackSpec>,
+    guard: Option<Guard>,
     augment: Option<Augment>,
     /// Sums over the epoch so far.
-    loss_sum: Variable,
-    correct_sum: Variable,
+    totals: Totals,
     epochs_done: u32,
     step: u64,
 }
@@ -78,7 +79,6 @@ impl<'a> Trainer<'a> {
         let average = recipe.weights.ema.map(|d| AveragedWeights::new(d, &mut session)).transpose()?;
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
-        let spec = recipe.attack.spec();
         let small = options.train.shape[0] == 1;
         let augment = match recipe.data.augment {
             Augmentation::Auto if small => None,
@@ -89,10 +89,10 @@ impl<'a> Trainer<'a> {
         // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
         let side = options.train.shape[1].min(options.train.shape[2]);
         let augment = augment.map(|flip| Augment { crop_padding: side.div_ceil(8), flip });
-        let loss_sum = session.device().variable(1)?;
-        let correct_sum = session.device().variable(1)?;
+        let totals = Totals::new(&mut session)?;
         Ok(Self {
-            validation_attack: spec,
+            validation_attack: recipe.attack.measure(),
+            guard: Guard::new(recipe.selection.guard, &recipe.attack),
             session,
             recipe,
             options,
@@ -103,8 +103,7 @@ impl<'a> Trainer<'a> {
             average,
             perturbation,
             augment,
-            loss_sum,
-            correct_sum,
+            totals,
             epochs_done: 0,
             step: 0,
         })
@@ -122,16 +121,22 @@ impl<'a> Trainer<'a> {
         self.epochs_done
     }
 
+    /// Whether the last epoch is over, or the guard has ended the run.
     pub fn is_done(&self) -> bool {
-        self.epochs_done >= self.recipe.epochs
+        self.epochs_done >= self.recipe.epochs || self.guard.as_ref().is_some_and(Guard::has_ended)
     }
 
     /// Trains for one epoch and measures the validation images.
     pub fn epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
         let epoch = self.epochs_done;
+        if self.guard.is_some() {
+            let (weights, state) = (self.weights()?, self.state(None)?);
+            if let Some(guard) = &mut self.guard {
+                guard.remember(weights, state);
+            }
+        }
         let start = Instant::now();
-        self.session.device().write(self.loss_sum, &[0.0]);
-        self.session.device().write(self.correct_sum, &[0.0]);
+        self.totals.reset(&mut self.session);
         let loader = Loader::new(
             &self.options.train,
             LoaderOptions {
@@ -146,6 +151,7 @@ impl<'a> Trainer<'a> {
         let batches = loader.len();
         let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
         let epochs = f64::from(self.recipe.epochs);
+        let mut first = None;
         for (index, batch) in loader.enumerate() {
             if self.options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
@@ -155,8 +161,7 @@ impl<'a> Trainer<'a> {
             let at = Moment { seed: self.options.seed, epoch, epochs: self.recipe.epochs, time, rate };
             radii += self.train_on(&batch, at)?;
             images += batch.labels.len();
-            let sum = self.session.device().read(self.loss_sum)?[0];
-            let correct = self.session.device().read(self.correct_sum)?[0];
+            let (sum, correct) = self.totals.read(&mut self.session)?;
             if !sum.is_finite() {
                 return Err(Error::NonFinite(format!(
                     "the loss is no longer finite in epoch {} after batch {}, at a learning rate of {rate:.3e}; \
@@ -169,18 +174,35 @@ impl<'a> Trainer<'a> {
             accuracy = f64::from(correct) / images as f64;
             let seconds = start.elapsed().as_secs_f64();
             tell(Event::Batch { epoch, batch: index + 1, batches, images, loss, accuracy, seconds });
+            if index == 0 && self.guard.is_some() {
+                first = Some(batch);
+            }
         }
+        let terms = self.totals.read_terms(&mut self.session)?;
+        let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
         let seconds = start.elapsed().as_secs_f64();
         let (clean, robust) = self.validate(|fraction| tell(Event::Validation { epoch, fraction }))?;
+        let mut back = None;
+        if let (Some(guard), Some(batch)) = (&mut self.guard, first) {
+            back = guard.judge(&mut self.session, &batch, self.options.seed, epoch)?;
+        }
         self.epochs_done += 1;
+        let rolled_back = back.is_some();
+        if let Some((weights, state)) = back {
+            let guard = self.guard.take();
+            self.restore(&weights, &state)?;
+            self.guard = guard;
+        }
         Ok(EpochMetrics {
-            epoch: self.epochs_done,
+            epoch: epoch + 1,
             lr: rate,
             loss,
+            terms: terms.collect(),
             train_accuracy: accuracy,
             clean_accuracy: clean,
             robust_accuracy: robust,
             mean_eps: radii / images as f64,
+            rolled_back,
             seconds,
             images_per_second: images as f64 / seconds,
         })
@@ -204,7 +226,9 @@ impl<'a> Trainer<'a> {
         };
         let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
         let perturbation = self.perturbation.as_ref().filter(|_| at.time >= warmup);
-        let config = &self.recipe.loss;
+        let config = &self.recipe.loss_at(radii);
+        // Losses of several kinds in one run have programs of their own.
+        let variant = config.kind as u32;
         let loss = |m: &mut ModelGraph, mode| -> Result<BatchLoss> {
             let loss = config.add(m, mode)?;
             match teacher {
@@ -213,23 +237,16 @@ impl<'a> Trainer<'a> {
             }
         };
         if let Some(perturbation) = perturbation {
-            perturbation.apply(&mut self.session, count, mode, loss)?;
+            perturbation.apply(&mut self.session, count, variant, mode, loss)?;
         }
-        let (optimizer, loss_sum, correct_sum) = (&self.optimizer, self.loss_sum, self.correct_sum);
-        self.session.run("train", count, |m| {
-            let BatchLoss { losses, forward } = loss(m, mode)?;
-            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
+        let (optimizer, totals) = (&self.optimizer, &mut self.totals);
+        self.session.run_variant("train", variant, count, |m| {
+            let loss = loss(m, mode)?;
+            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[loss.losses])?;
             let trainable = optimizer.trainable(m);
             let gradients = differentiate(&mut m.graph, mean, &trainable)?;
             optimizer.update(m, &gradients)?;
-            m.graph.set_label("metrics");
-            let correct = m.graph.add(Op::Correct(Correct), &[forward.logits, m.labels])?;
-            for (values, total) in [(losses, loss_sum), (correct, correct_sum)] {
-                let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[values])?;
-                let total = m.graph.variable(total, Shape::SCALAR);
-                m.graph.update(Op::Accumulate(Accumulate), &[sum], &[total])?;
-            }
-            Ok(())
+            totals.count(m, &loss)
         })?;
         if let Some(perturbation) = perturbation {
             perturbation.restore(&mut self.session)?;
@@ -288,6 +305,7 @@ impl<'a> Trainer<'a> {
         if self.average.is_some() {
             tensors.extend(live_tensors(&mut self.session)?);
         }
+        tensors.extend(self.guard.iter().flat_map(Guard::read));
         Ok(TrainingState {
             epochs_done: self.epochs_done,
             total_epochs: self.recipe.epochs,
@@ -312,6 +330,9 @@ impl<'a> Trainer<'a> {
         self.radii.restore(&mut self.session, &state.tensors)?;
         if let Some(teacher) = &self.teacher {
             teacher.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(guard) = &mut self.guard {
+            guard.restore(&state.tensors)?;
         }
         self.epochs_done = state.epochs_done;
         self.step = state.step;
