@@ -1,17 +1,22 @@
 //! Training and adversarial fine-tuning.
 
 mod adversary;
+mod atta;
 mod attack;
 mod daat;
 mod epsilon;
 mod formula;
+mod free;
 mod friendly;
 mod guard;
 mod guide;
 mod iaat;
 mod loss;
 mod memory;
+mod mixup;
+mod mma;
 mod n_fgsm;
+mod partner;
 mod presets;
 mod radii;
 mod recipe;
@@ -23,7 +28,7 @@ mod weights;
 
 pub use adversary::Adversary;
 pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};
-pub use epsilon::{EpsilonConfig, EpsilonPolicy};
+pub use epsilon::{EpsilonConfig, EpsilonPolicy, IaatRule};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
 pub use loss::{BatchLoss, LossConfig, LossKind, Term};
 pub use presets::{PRESETS, Preset};

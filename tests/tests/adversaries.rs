@@ -138,7 +138,7 @@ fn friendly_images_follow_pytorch() {
     for (name, preset, settings) in [
         ("ce.0", "fat", ["attack.tau=[0]", "attack.noise=0"]),
         ("ce.1", "fat", ["attack.tau=[1]", "attack.noise=0.001"]),
-        ("kl.2", "fat-trades", ["attack.tau=[2]", "attack.noise=0"]),
+        ("kl.2", "fat-trades", ["attack.tau=[2]", "attack.start=random"]),
     ] {
         let attack = recipe(preset, &[&common[..], &settings].concat()).attack;
         let friendly = attack.build(attack.eps.0, 0, 1).unwrap();

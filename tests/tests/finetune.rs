@@ -168,6 +168,8 @@ fn neutral_settings_change_nothing() {
         // An image that may take all steps after it is misclassified takes all.
         &["attack.kind=friendly", "attack.tau=[2]"],
         &["selection.guard=1"],
+        // An average of the last epoch alone.
+        &["weights.swa=1"],
     ] {
         assert_eq!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -183,9 +185,14 @@ fn neutral_settings_change_nothing() {
         &["optimizer.clip=0.1"],
         &["attack.kind=friendly", "attack.tau=[0]"],
         &["replay.kind=clean"],
-        &["attack.kind=dra"],
         &["attack.kind=fgsm-rs"],
         &["attack.kind=n-fgsm"],
+        &["attack.kind=atta"],
+        &["weights.swa=0.5"],
+        &["loss.kind=mixup"],
+        &["loss.kind=interpolated"],
+        &["loss.kind=lbgat"],
+        &["loss.kind=mma", "epsilon.policy=mma"],
     ] {
         assert_ne!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -194,6 +201,7 @@ fn neutral_settings_change_nothing() {
 #[test]
 fn averages_and_perturbations_resume_exactly() {
     resumes_exactly(&recipe("madry", &["weights.ema=0.9"]));
+    resumes_exactly(&recipe("madry", &["weights.swa=0.25"]));
     resumes_exactly(&recipe("awp", &["weights.awp_warmup_epochs=1", "weights.ema=0.5"]));
 }
 
@@ -225,7 +233,7 @@ fn clean_images_are_replayed() {
         assert_eq!(adversarial > 0.0, epoch < 2, "{m:?}");
     }
     let mixed = ["replay.kind=none", "loss.kind=mixed"];
-    let same = ["replay.kind=clean", "attack.kind=pgd"];
+    let same = ["replay.kind=clean"];
     assert_eq!(run(&recipe("madry", &same)).0, run(&recipe("madry", &mixed)).0);
     assert_ne!(weights, dra(&["replay.kind=none"]).0);
 }
@@ -338,6 +346,72 @@ fn memory_is_keyed_by_image() {
     let (eights, fives) = (after("data.batch=8"), after("data.batch=5"));
     assert_eq!(eights, fives);
     assert!(eights.iter().any(|r| *r != eights[0]), "{eights:?}");
+}
+
+/// What an image is left with does not depend on the batch that it was in.
+#[test]
+fn carried_perturbations_and_margins_are_of_the_image() {
+    let settings = ["schedule.peak=0", "batchnorm.mode=frozen", "attack.eps=8/255"];
+    for (preset, name) in [("atta", "atta.moves"), ("mma", "epsilon")] {
+        let after = |batch: &str| {
+            let mut trainer = trainer(&recipe(preset, &[&settings[..], &[batch]].concat()));
+            // Sure enough of one class that its images have a margin.
+            let mut weights = trainer.session().read_parameters().expect("host memory");
+            weights.iter_mut().rfind(|w| w.data.len() == CLASSES).expect("the last bias").data[0] += 2.0;
+            trainer.session().write_parameters(&weights).expect("they fit");
+            epoch(&mut trainer);
+            epoch(&mut trainer);
+            let (_, state) = state(&mut trainer);
+            let found = state.tensors.into_iter().find(|(n, _)| n == name);
+            found.unwrap_or_else(|| panic!("{preset} keeps no {name}")).1
+        };
+        let (eights, fives) = (after("data.batch=8"), after("data.batch=5"));
+        assert_eq!(eights, fives, "{preset}");
+        // In the ball, or as far beyond it as mma looks.
+        let largest = eights.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+        let eps = 8.0 / 255.0 * if preset == "mma" { 1.05 } else { 1.0 };
+        assert!(largest > 0.1 * eps && largest <= eps + 1e-6, "{preset}: {largest}");
+    }
+}
+
+/// The rules of IAAT: the paper's, that of the authors' code, and a search.
+#[test]
+fn radii_follow_the_rule_of_iaat() {
+    let after = |rule: &str, more: &[&str]| {
+        let settings = [
+            "schedule.peak=0",
+            "batchnorm.mode=frozen",
+            "data.augment=none",
+            "epsilon.warmup_epochs=1",
+            rule,
+        ];
+        let mut trainer = trainer(&recipe("iaat", &[&settings[..], more].concat()));
+        let warm = epoch(&mut trainer);
+        let first = radii(&mut trainer);
+        epoch(&mut trainer);
+        (warm.mean_eps, first, radii(&mut trainer))
+    };
+    let eps = 8.0 / 255.0;
+    let (warm, first, paper) = after("epsilon.rule=paper", &[]);
+    let (warm_code, first_code, code) = after("epsilon.rule=code", &[]);
+    // In the warm-up both attack the same images; what the code keeps of the others is 0.
+    assert!((warm - warm_code).abs() < 1e-9, "{warm} {warm_code}");
+    assert_eq!(first, [eps; IMAGES]);
+    assert!(first_code.iter().all(|r| *r == eps || *r == 0.0), "{first_code:?}");
+    assert!(first_code.contains(&0.0) && first_code.contains(&eps), "{first_code:?}");
+    for i in 0..IMAGES {
+        // Right as it is, wrong as it is.
+        let expected = if first_code[i] == eps { paper[i] } else { 0.0 };
+        assert_eq!(code[i], expected, "image {i}");
+    }
+    let more = ["epsilon.gamma=2/255", "epsilon.largest=16/255"];
+    let (_, _, search) = after("epsilon.rule=line-search", &more);
+    for r in &search {
+        let steps = r * 255.0 / 2.0;
+        assert!((steps - steps.round()).abs() < 1e-4 && (0.0..=8.01).contains(&steps), "{search:?}");
+    }
+    assert!(search.iter().any(|r| *r > 0.0), "{search:?}");
+    resumes_exactly(&recipe("iaat", &["epsilon.rule=code", "epsilon.warmup_epochs=1"]));
 }
 
 /// Replayed images are uniform noise around the clean ones, which PGD's, at the rim of the ball, are not.

@@ -48,12 +48,12 @@ pub struct Objective<'a> {
     /// Radius and step length of each image, where they differ from image to image.
     balls: Option<&'a [(f32, f32)]>,
     /// What computes the gradient, where it is not that of a loss of the label.
-    gradient: Option<&'a GradientOf>,
+    gradient: Option<&'a GradientOf<'a>>,
 }
 
 /// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
 /// session, into [`Buffers::gradient`](crate::Buffers::gradient).
-pub type GradientOf = dyn Fn(&mut Session, usize) -> Result<()>;
+pub type GradientOf<'a> = dyn Fn(&mut Session, usize) -> Result<()> + 'a;
 
 impl<'a> Objective<'a> {
     /// An objective on the loaded batch of `count` images, with the cross-entropy as its loss. Random
@@ -70,7 +70,7 @@ impl<'a> Objective<'a> {
     }
 
     /// Follows the gradient of a loss that is not a function of logits and label alone.
-    pub fn with_gradient(mut self, gradient: &'a GradientOf) -> Self {
+    pub fn with_gradient(mut self, gradient: &'a GradientOf<'a>) -> Self {
         self.gradient = Some(gradient);
         self
     }

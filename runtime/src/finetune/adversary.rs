@@ -1,7 +1,10 @@
 //! The adversary that training meets: the recipe's attack on each batch.
 
+use std::sync::Arc;
+
 use super::attack::{AttackConfig, AttackObjective};
 use super::formula::Formula;
+use super::mixup::Mixup;
 use super::radii::Moment;
 use crate::attacks::{Attack, Objective};
 use crate::autodiff::differentiate;
@@ -16,6 +19,8 @@ use crate::session::{Images, Session};
 /// An attack as a recipe sets it, with what it keeps on the device.
 pub struct Adversary {
     config: AttackConfig,
+    /// What is attacked instead of whole images.
+    mixup: Option<Arc<Mixup>>,
     /// Logarithms of the class probabilities of the clean images: what the objective `kl` leaves.
     clean: Option<Variable>,
 }
@@ -29,7 +34,13 @@ impl Adversary {
                 Some(session.device().variable(len)?)
             }
         };
-        Ok(Self { config: config.clone(), clean })
+        Ok(Self { config: config.clone(), mixup: None, clean })
+    }
+
+    /// Attacks the mixtures of `mixup`, where they are what is attacked.
+    pub(super) fn on_mixtures(mut self, mixup: Option<&Arc<Mixup>>) -> Self {
+        self.mixup = mixup.filter(|mixup| mixup.is_attacked()).cloned();
+        self
     }
 
     /// Adversarial images := those that the attack finds within `radius` of the `count` clean ones.
@@ -64,11 +75,10 @@ impl Adversary {
         balls: Option<&[(f32, f32)]>,
     ) -> Result<()> {
         self.remember(session, count)?;
-        let kl =
-            self.clean.map(|clean| move |session: &mut Session, count| kl_gradient(session, count, clean));
+        let follow = |session: &mut Session, count| self.follow(session, count);
         let mut objective = Objective::new(session, count, at.seed, Purpose::TrainingAttackStart, at.epoch);
-        if let Some(kl) = &kl {
-            objective = objective.with_gradient(kl);
+        if self.clean.is_some() || self.mixup.is_some() {
+            objective = objective.with_gradient(&follow);
         }
         if let Some(balls) = balls {
             objective = objective.with_balls(balls);
@@ -84,9 +94,10 @@ impl Adversary {
     /// The gradient that the attack follows, at the adversarial images of the first `count`, into
     /// [`Buffers::gradient`](crate::Buffers::gradient); their losses and correctness beside it.
     pub fn follow(&self, session: &mut Session, count: usize) -> Result<()> {
-        match self.clean {
-            None => session.gradient(count, Loss::CrossEntropy),
-            Some(clean) => kl_gradient(session, count, clean),
+        match (self.clean, &self.mixup) {
+            (None, Some(mixup)) => mixup.gradient(session, count),
+            (None, None) => session.gradient(count, Loss::CrossEntropy),
+            (Some(clean), _) => kl_gradient(session, count, clean),
         }
     }
 

@@ -24,6 +24,11 @@ pub enum AttackKind {
     Dra,
     /// PGD that leaves an image alone soon after it is misclassified (Zhang et al., 2020).
     Friendly,
+    /// The gradient that training has anyway moves the images; each batch comes `steps` times (Shafahi et
+    /// al., 2019).
+    Free,
+    /// Few steps from where the attack on an image ended in the epoch before (Zheng et al., 2020).
+    Atta,
 }
 
 /// What the attack of training raises. The loss of training is chosen apart from it.
@@ -79,7 +84,8 @@ pub struct AttackConfig {
     /// Radius of the ball, in pixels of [0, 1].
     #[serde(default = "zero")]
     pub eps: Fraction,
-    /// Step length. When absent a quarter of eps; 1.25 eps for fgsm-rs, eps for n-fgsm, eps / steps for dra.
+    /// Step length. When absent a quarter of eps; 1.25 eps for fgsm-rs, eps for n-fgsm and free, eps / steps
+    /// for dra, eps / 2 for atta.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Fraction>,
     #[serde(default = "one")]
@@ -98,6 +104,9 @@ pub struct AttackConfig {
     /// none when only `tau` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tau_stages: Option<Vec<f64>>,
+    /// Atta: images start anew in each epoch whose number is a multiple of this. 10 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_epochs: Option<u32>,
     /// Friendly: deviation of the normal noise that is added before each step (omega). 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f32>,
@@ -123,18 +132,19 @@ impl AttackConfig {
 
     /// The same attack in a ball of another radius, with a step in proportion.
     pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
-        use AttackKind::{Bim, Dra, Fgsm, FgsmRs, Friendly, MiFgsm, NFgsm, None, Pgd};
+        use AttackKind::{Atta, Bim, Dra, Fgsm, FgsmRs, Free, Friendly, MiFgsm, NFgsm, None, Pgd};
         let kind = match self.kind {
             None => return Option::None,
             Fgsm => "fgsm",
             Bim => "bim",
             MiFgsm => "mi-fgsm",
             Dra => "dra",
-            Pgd | FgsmRs | NFgsm | Friendly => "pgd",
+            Pgd | FgsmRs | NFgsm | Friendly | Free | Atta => "pgd",
         };
         let usual = match self.kind {
             FgsmRs => 1.25,
-            NFgsm => 1.0,
+            NFgsm | Free => 1.0,
+            Atta => 0.5,
             Dra => 1.0 / self.steps as f32,
             _ => 0.25,
         };
@@ -184,7 +194,11 @@ impl AttackConfig {
         match self.kind {
             AttackKind::Fgsm | AttackKind::Bim | AttackKind::MiFgsm | AttackKind::Dra => true,
             AttackKind::Pgd | AttackKind::Friendly => matches!(self.start, Start::Clean),
-            AttackKind::None | AttackKind::FgsmRs | AttackKind::NFgsm => false,
+            AttackKind::None
+            | AttackKind::FgsmRs
+            | AttackKind::NFgsm
+            | AttackKind::Free
+            | AttackKind::Atta => false,
         }
     }
 
@@ -234,12 +248,26 @@ impl AttackConfig {
         {
             return unread(key, "friendly");
         }
-        let only_linf = matches!(self.kind, AttackKind::Dra | AttackKind::NFgsm);
+        if self.reset_epochs.is_some() && self.kind != AttackKind::Atta {
+            return unread("reset_epochs", "atta");
+        }
+        if self.reset_epochs == Some(0) {
+            return fault("attack.reset_epochs is at least 1".into());
+        }
+        let only_linf = matches!(self.kind, AttackKind::Dra | AttackKind::NFgsm | AttackKind::Free);
         if only_linf && self.norm != Norm::Linf {
             return fault(format!(
-                "attack.norm = {}: dra and n-fgsm have no other form than that of linf",
+                "attack.norm = {}: dra, n-fgsm and free have no other form than that of linf",
                 self.norm
             ));
+        }
+        if self.kind == AttackKind::Free && self.step.is_some() {
+            return fault("attack.step: a step of free is eps long; leave it out".into());
+        }
+        if self.kind == AttackKind::Free && self.objective != AttackObjective::Ce {
+            return fault(
+                "attack.kind = free follows the gradient of the loss; leave out attack.objective".into(),
+            );
         }
         if self.kind == AttackKind::Dra && self.step.is_some() {
             return fault("attack.step: a step of dra is eps / steps long; leave it out".into());

@@ -65,6 +65,36 @@ pub const PRESETS: &[Preset] = &[
         toml: include_str!("recipes/fast.toml"),
     },
     Preset {
+        name: "free",
+        summary: "the gradient of each update moves the images, too (Shafahi et al., 2019)",
+        toml: include_str!("recipes/free.toml"),
+    },
+    Preset {
+        name: "atta",
+        summary: "one step from where the attack ended an epoch before (Zheng et al., 2020)",
+        toml: include_str!("recipes/atta.toml"),
+    },
+    Preset {
+        name: "mixup-at",
+        summary: "attacked mixtures of two images (Rice et al., 2020)",
+        toml: include_str!("recipes/mixup-at.toml"),
+    },
+    Preset {
+        name: "interpolated-at",
+        summary: "mixtures of clean and mixtures of attacked images (Lamb et al., 2019)",
+        toml: include_str!("recipes/interpolated-at.toml"),
+    },
+    Preset {
+        name: "mma",
+        summary: "images at the boundary, where it is near (Ding et al., 2020)",
+        toml: include_str!("recipes/mma.toml"),
+    },
+    Preset {
+        name: "lbgat",
+        summary: "a second network, trained on clean images, guides (Cui et al., 2021)",
+        toml: include_str!("recipes/lbgat.toml"),
+    },
+    Preset {
         name: "aft",
         summary: "adversarial fine-tuning with a slow start and a fast decay (Jeddi et al., 2020)",
         toml: include_str!("recipes/aft.toml"),

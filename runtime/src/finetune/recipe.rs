@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attack::AttackConfig;
-use super::epsilon::EpsilonConfig;
-use super::guide::{GuideConfig, ReplayConfig, ReplayKind};
+use super::attack::{AttackConfig, AttackKind, AttackObjective};
+use super::epsilon::{EpsilonConfig, EpsilonPolicy};
+use super::guide::{GuideConfig, GuideKind, ReplayConfig, ReplayKind};
 use super::loss::{LossConfig, LossKind};
 use super::presets::PRESETS;
 use super::schedule::Schedule;
@@ -167,12 +167,65 @@ impl Recipe {
             ));
         }
         self.weights.check()?;
+        self.check_together()?;
         self.selection.check()?;
         if self.data.batch == 0 {
             return Err(Error::Config("data.batch is at least 1".into()));
         }
         if self.epochs == 0 {
             return Err(Error::Config("epochs is at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Recipe {
+    /// Refuses axes that contradict each other, with the reason.
+    fn check_together(&self) -> Result<()> {
+        let fault = |message: &str| Err(Error::Config(message.into()));
+        if (self.loss.kind == LossKind::Mma) != (self.epsilon.policy == EpsilonPolicy::Mma) {
+            return fault(
+                "loss.kind = mma is of the points that epsilon.policy = mma finds, and the other way round; set both",
+            );
+        }
+        let mixes = matches!(self.loss.kind, LossKind::Mixup | LossKind::Interpolated);
+        if mixes && self.epsilon.policy.is_per_image() {
+            return fault(
+                "a radius for each image and mixtures of two images contradict each other; set epsilon.policy = fixed, \
+                 hinge or linear",
+            );
+        }
+        if mixes && self.attack.objective != AttackObjective::Ce {
+            return fault(
+                "attack.objective = kl and mixtures of images: the attack follows the loss of both labels",
+            );
+        }
+        let alone = mixes || self.loss.kind == LossKind::Lbgat;
+        if alone && self.weights.awp.is_some() {
+            return fault(
+                "weights.awp moves the weights of one network by the loss of whole images; leave it out, or take \
+                 another loss.kind",
+            );
+        }
+        if mixes && (self.guide.kind != GuideKind::None || self.replay.kind != ReplayKind::None) {
+            return fault(
+                "guide and replay compare whole images, which a loss of mixtures has not; leave them out",
+            );
+        }
+        let plain = self.loss.kind == LossKind::Adversarial
+            && self.guide.kind == GuideKind::None
+            && self.replay.kind == ReplayKind::None
+            && self.weights.awp.is_none();
+        if self.attack.kind == AttackKind::Free && !plain {
+            return fault(
+                "attack.kind = free takes the gradient of the images from the update of the weights: it needs \
+                 loss.kind = adversarial, and neither guide, replay nor weights.awp",
+            );
+        }
+        if self.attack.kind == AttackKind::Atta && (mixes || self.replay.kind == ReplayKind::Noisy) {
+            return fault(
+                "attack.kind = atta goes on from each image's own last attack: neither mixtures nor noise",
+            );
         }
         Ok(())
     }
@@ -211,6 +264,7 @@ const KEYS: &[&str] = &[
     "attack.tau",
     "attack.tau_stages",
     "attack.noise",
+    "attack.reset_epochs",
     "epsilon.policy",
     "epsilon.start",
     "epsilon.end",
@@ -218,6 +272,8 @@ const KEYS: &[&str] = &[
     "epsilon.gamma",
     "epsilon.beta",
     "epsilon.warmup_epochs",
+    "epsilon.rule",
+    "epsilon.largest",
     "epsilon.rho",
     "epsilon.rho_stages",
     "epsilon.tau",
@@ -231,6 +287,7 @@ const KEYS: &[&str] = &[
     "replay.angle",
     "replay.until_epoch",
     "weights.ema",
+    "weights.swa",
     "weights.awp",
     "weights.awp_warmup_epochs",
     "batchnorm.mode",
@@ -373,8 +430,24 @@ mod tests {
         assert!(message("dra", &["attack.step=1/255"]).contains("eps / steps"));
         assert!(message("dra", &["attack.part=1.5"]).contains("[0, 1]"));
         assert!(message("dra", &["attack.objective=kl"]).contains("no gradient at the clean image"));
-        assert!(message("dra", &["epsilon.policy=iaat"]).contains("attack.kind = pgd"));
+        assert!(message("dra-madry", &["epsilon.policy=iaat"]).contains("attack.kind = pgd"));
         assert!(message("dra", &["loss.kind=trades"]).contains("replay.kind = clean"));
+        assert!(message("free", &["attack.norm=l2"]).contains("linf"));
+        assert!(message("free", &["attack.step=1/255"]).contains("eps long"));
+        assert!(message("free", &["loss.kind=trades"]).contains("loss.kind = adversarial"));
+        assert!(message("free", &["weights.awp=0.01"]).contains("weights.awp"));
+        assert!(message("atta", &["attack.reset_epochs=0"]).contains("at least 1"));
+        assert!(message("atta", &["replay.kind=noisy"]).contains("replay"));
+        assert!(message("madry", &["attack.reset_epochs=5"]).contains("attack.kind = atta"));
+        assert!(message("mixup-at", &["weights.awp=0.01"]).contains("weights.awp"));
+        assert!(message("mixup-at", &["epsilon.policy=iaat"]).contains("mixtures"));
+        assert!(message("interpolated-at", &["guide.kind=logit"]).contains("whole images"));
+        assert!(message("mma", &["epsilon.policy=fixed"]).contains("set both"));
+        assert!(message("madry", &["epsilon.policy=mma"]).contains("set both"));
+        assert!(message("mma", &["loss.beta=1"]).contains("second term"));
+        assert!(message("madry", &["weights.swa=2"]).contains("between 0 and 1"));
+        assert!(message("madry", &["weights.swa=0.5", "weights.ema=0.9"]).contains("choose one"));
+        assert!(message("iaat", &["epsilon.largest=16/255"]).contains("line-search"));
         assert!(message("fat", &["attack.tau=[0, 1]"]).contains("one tau more"));
         assert!(message("fat", &["attack.noise=-1"]).contains("attack.noise"));
         assert!(message("fat-trades", &["attack.start=clean"]).contains("no gradient at the clean image"));

@@ -1,14 +1,19 @@
 //! The training loop. One batch's way: data, augmentation, attack, loss, update. The attack and the
 //! update stay on the device; what comes back is the sum of the losses and the number correct.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::adversary::Adversary;
+use super::attack::AttackKind;
+use super::free::Free;
 use super::guard::Guard;
 use super::guide::Teacher;
-use super::loss::BatchLoss;
-use super::radii::{Moment, Radii};
+use super::loss::{BatchLoss, LossKind};
+use super::mixup::Mixup;
+use super::partner::Partner;
+use super::radii::{Moment, Radii, scheduled};
 use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
 use super::totals::Totals;
@@ -52,6 +57,9 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     adversary: Adversary,
     radii: Radii,
+    free: Option<Free>,
+    mixup: Option<Arc<Mixup>>,
+    partner: Option<Partner>,
     teacher: Option<Teacher>,
     /// What the run stands for, where the recipe averages.
     average: Option<AveragedWeights>,
@@ -73,22 +81,24 @@ impl<'a> Trainer<'a> {
             return Err(Error::Config("there are no training images".into()));
         }
         let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
-        let adversary = Adversary::new(&recipe.attack, &mut session)?;
-        let radii = Radii::new(&recipe, &options.train, &mut session)?;
+        let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
+        let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());
+        let augment = augmentation(recipe.data.augment, &options.train);
+        let radii = Radii::new(&recipe, &options.train, augment, &mut session)?;
+        let free = match recipe.attack.kind {
+            AttackKind::Free => Some(Free::new(&mut session)?),
+            _ => None,
+        };
+        let partner = match recipe.loss.kind {
+            LossKind::Lbgat => {
+                Some(Partner::new(recipe.loss.beta.unwrap_or(0.0), &recipe.optimizer, &mut session)?)
+            }
+            _ => None,
+        };
         let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?;
-        let average = recipe.weights.ema.map(|d| AveragedWeights::new(d, &mut session)).transpose()?;
+        let average = AveragedWeights::new(&recipe.weights, &mut session)?;
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
-        let small = options.train.shape[0] == 1;
-        let augment = match recipe.data.augment {
-            Augmentation::Auto if small => None,
-            Augmentation::None => None,
-            Augmentation::Auto | Augmentation::CropFlip => Some(true),
-            Augmentation::Crop => Some(false),
-        };
-        // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
-        let side = options.train.shape[1].min(options.train.shape[2]);
-        let augment = augment.map(|flip| Augment { crop_padding: side.div_ceil(8), flip });
         let totals = Totals::new(&mut session)?;
         Ok(Self {
             validation_attack: recipe.attack.measure(),
@@ -99,6 +109,9 @@ impl<'a> Trainer<'a> {
             optimizer,
             adversary,
             radii,
+            free,
+            mixup,
+            partner,
             teacher,
             average,
             perturbation,
@@ -158,9 +171,18 @@ impl<'a> Trainer<'a> {
             }
             let time = f64::from(epoch) + index as f64 / batches as f64;
             rate = self.recipe.schedule.rate(time, epochs);
-            let at = Moment { seed: self.options.seed, epoch, epochs: self.recipe.epochs, time, rate };
-            radii += self.train_on(&batch, at)?;
-            images += batch.labels.len();
+            let at = Moment {
+                seed: self.options.seed,
+                epoch,
+                epochs: self.recipe.epochs,
+                batch: index as u32,
+                time,
+                span: 1.0 / batches as f64,
+                rate,
+            };
+            let (sum, times) = self.train_on(&batch, at)?;
+            radii += sum;
+            images += batch.labels.len() * times;
             let (sum, correct) = self.totals.read(&mut self.session)?;
             if !sum.is_finite() {
                 return Err(Error::NonFinite(format!(
@@ -177,6 +199,9 @@ impl<'a> Trainer<'a> {
             if index == 0 && self.guard.is_some() {
                 first = Some(batch);
             }
+        }
+        if let Some(average) = &self.average {
+            average.after_epoch(&mut self.session, epoch, self.recipe.epochs)?;
         }
         let terms = self.totals.read_terms(&mut self.session)?;
         let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
@@ -208,18 +233,57 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Trains on one batch and returns the sum of the radii of its images' balls.
-    fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<f64> {
+    /// Trains on one batch; returns the sum of the radii of its images' balls, and how often it was trained on.
+    fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<(f64, usize)> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
+        if let Some(free) = self.free.take() {
+            let trained = self.replay(&free, count, at);
+            self.free = Some(free);
+            return trained;
+        }
+        if let Some(mixup) = &self.mixup {
+            mixup.before(&mut self.session, batch, at)?;
+        }
         let teacher = self.teacher.as_ref();
         if let Some(teacher) = teacher {
             teacher.look(&mut self.session, count)?;
         }
         let radii =
             self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, batch, at)?;
+        if let Some(mixup) = &self.mixup {
+            mixup.after(&mut self.session, batch, at)?;
+        }
+        self.update(count, radii, at, None)?;
+        self.radii.adapt(&mut self.session, batch, at)?;
+        Ok((radii, 1))
+    }
+
+    /// Trains on the loaded batch `attack.steps` times, each time on what the time before made of it.
+    fn replay(&mut self, free: &Free, count: usize, at: Moment) -> Result<(f64, usize)> {
+        let times = self.recipe.attack.steps;
+        let mut radii = 0.0;
+        for time in 0..times {
+            let now = at.time + at.span * f64::from(time) / f64::from(times);
+            let rate = self.recipe.schedule.rate(now, f64::from(at.epochs));
+            let at = Moment { time: now, rate, ..at };
+            let radius = scheduled(&self.recipe, at);
+            free.start(&mut self.session, count, radius)?;
+            self.update(count, f64::from(radius), at, Some(free))?;
+            radii += f64::from(radius) * count as f64;
+        }
+        Ok((radii, times as usize))
+    }
+
+    /// One update of the weights by the images as they are now.
+    fn update(&mut self, count: usize, radii: f64, at: Moment, free: Option<&Free>) -> Result<()> {
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, at.rate, self.step);
+        let (teacher, mixup, partner) = (self.teacher.as_ref(), self.mixup.as_ref(), self.partner.as_ref());
+        if let Some(partner) = partner {
+            partner.set_rate(&mut self.session, at.rate, self.step);
+        }
+        let mma = self.radii.mma();
         let mode = match self.recipe.batchnorm.mode {
             BatchNormTraining::Train => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
@@ -230,7 +294,12 @@ impl<'a> Trainer<'a> {
         // Losses of several kinds in one run have programs of their own.
         let variant = config.kind as u32;
         let loss = |m: &mut ModelGraph, mode| -> Result<BatchLoss> {
-            let loss = config.add(m, mode)?;
+            let loss = match (mixup, partner, mma) {
+                (Some(mixup), _, _) => mixup.add(m, mode)?,
+                (_, Some(partner), _) => partner.add(m, mode)?,
+                (_, _, Some(mma)) => mma.add(m, mode)?,
+                (None, None, None) => config.add(m, mode)?,
+            };
             match teacher {
                 Some(teacher) => teacher.guide(m, loss),
                 None => Ok(loss),
@@ -243,19 +312,31 @@ impl<'a> Trainer<'a> {
         self.session.run_variant("train", variant, count, |m| {
             let loss = loss(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[loss.losses])?;
-            let trainable = optimizer.trainable(m);
-            let gradients = differentiate(&mut m.graph, mean, &trainable)?;
-            optimizer.update(m, &gradients)?;
-            totals.count(m, &loss)
+            let mut wrt = optimizer.trainable(m);
+            let own = wrt.len();
+            if let Some(partner) = partner {
+                wrt.extend(partner.trainable(&loss.partner));
+            }
+            wrt.extend(free.map(|_| m.adversarial));
+            let gradients = differentiate(&mut m.graph, mean, &wrt)?;
+            let (of_weights, others) = gradients.split_at(own);
+            optimizer.update(m, of_weights)?;
+            if let Some(partner) = partner {
+                partner.update(m, &loss.partner, others)?;
+            }
+            totals.count(m, &loss)?;
+            match (free, others) {
+                (Some(free), &[of_images]) => free.step(m, of_images),
+                _ => Ok(()),
+            }
         })?;
         if let Some(perturbation) = perturbation {
             perturbation.restore(&mut self.session)?;
         }
         if let Some(average) = &self.average {
-            average.update(&mut self.session, self.step)?;
+            average.after_update(&mut self.session, self.step)?;
         }
-        self.radii.adapt(&mut self.session, batch, at)?;
-        Ok(radii)
+        Ok(())
     }
 
     /// Clean accuracy, and robust accuracy under the training attack, on the validation images.
@@ -305,6 +386,12 @@ impl<'a> Trainer<'a> {
         if self.average.is_some() {
             tensors.extend(live_tensors(&mut self.session)?);
         }
+        if let Some(free) = &self.free {
+            tensors.push(free.read(&mut self.session)?);
+        }
+        if let Some(partner) = &self.partner {
+            tensors.extend(partner.read(&mut self.session)?);
+        }
         tensors.extend(self.guard.iter().flat_map(Guard::read));
         Ok(TrainingState {
             epochs_done: self.epochs_done,
@@ -331,6 +418,12 @@ impl<'a> Trainer<'a> {
         if let Some(teacher) = &self.teacher {
             teacher.restore(&mut self.session, &state.tensors)?;
         }
+        if let Some(free) = &self.free {
+            free.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(partner) = &self.partner {
+            partner.restore(&mut self.session, &state.tensors)?;
+        }
         if let Some(guard) = &mut self.guard {
             guard.restore(&state.tensors)?;
         }
@@ -338,4 +431,17 @@ impl<'a> Trainer<'a> {
         self.step = state.step;
         Ok(())
     }
+}
+
+/// How training images are cropped and flipped.
+fn augmentation(kind: Augmentation, data: &Dataset) -> Option<Augment> {
+    let flip = match kind {
+        Augmentation::Auto if data.shape[0] == 1 => return None,
+        Augmentation::None => return None,
+        Augmentation::Auto | Augmentation::CropFlip => true,
+        Augmentation::Crop => false,
+    };
+    // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
+    let side = data.shape[1].min(data.shape[2]);
+    Some(Augment { crop_padding: side.div_ceil(8), flip })
 }
