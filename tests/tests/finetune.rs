@@ -69,7 +69,11 @@ fn state(trainer: &mut Trainer<'_>) -> (Vec<Tensor>, TrainingState) {
 
 /// Stops after two epochs, continues in a new trainer, and compares with a run in one go.
 fn resumes_exactly(recipe: &Recipe) {
-    let (expected, _) = run(recipe);
+    resumes_to(recipe, &run(recipe).0);
+}
+
+/// The same, where what a run in one go leads to is known.
+fn resumes_to(recipe: &Recipe, expected: &[Tensor]) {
     let mut first = trainer(recipe);
     epoch(&mut first);
     epoch(&mut first);
@@ -131,7 +135,7 @@ fn presets_train_and_resume() {
         let (weights, metrics) = run(&recipe);
         assert_ne!(weights, model().values, "{}", preset.name);
         assert!(metrics.iter().all(|m| m.loss.is_finite() && m.loss > 0.0), "{}: {metrics:?}", preset.name);
-        resumes_exactly(&recipe);
+        resumes_to(&recipe, &weights);
     }
 }
 

@@ -211,7 +211,7 @@ impl EpsilonConfig {
                 self.largest()
             ));
         }
-        if self.policy == EpsilonPolicy::Mma && !(attack.eps.0 > 0.0) {
+        if self.policy == EpsilonPolicy::Mma && attack.eps.0 <= 0.0 {
             return fault("epsilon.policy = mma looks for margins up to attack.eps, which is above 0".into());
         }
         if self.policy.is_per_image() && attack.kind != AttackKind::Pgd {
