@@ -8,8 +8,10 @@ mod augment;
 mod cifar;
 mod folder;
 mod loader;
+mod mat;
 mod mnist;
 mod open;
+mod svhn;
 
 use std::fmt;
 use std::ops::Range;
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use augment::Augment;
+pub(crate) use augment::Placement;
 pub use folder::load_image;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Split};
@@ -26,7 +29,7 @@ use crate::error::{Error, Result};
 /// Images of one size with their labels. A clone shares the pixels.
 #[derive(Clone)]
 pub struct Dataset {
-    /// `cifar10`, `cifar100`, `mnist`, `folder`, or the name given to [`Dataset::from_pixels`].
+    /// `cifar10`, `cifar100`, `mnist`, `svhn`, `folder`, or the name given to [`Dataset::from_pixels`].
     pub name: String,
     /// Channels, height and width of every image.
     pub shape: [usize; 3],

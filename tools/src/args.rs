@@ -160,7 +160,7 @@ pub struct InspectArgs {
 /// are absent unless the user gave them.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Images to train on: cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
+    /// Images to train on: cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// Folder for checkpoints, metrics and settings
@@ -281,7 +281,7 @@ deepfool, fab-t, square. docs/warnings.md says what the warnings mean.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
+    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
@@ -328,7 +328,7 @@ Examples:
 pub struct AttackArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
+    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; `evaluate --help` lists them

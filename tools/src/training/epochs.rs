@@ -22,6 +22,9 @@ pub fn line(metrics: &EpochMetrics, epochs: u32, best: bool) -> String {
     if let Some(robust) = metrics.robust_accuracy {
         line += &format!(" robust {:>6}", percent(robust));
     }
+    if metrics.rolled_back {
+        return line + "  robustness collapsed: undone";
+    }
     line + &format!("{}{:>7}", if best { "*" } else { " " }, duration(metrics.seconds))
 }
 
@@ -93,6 +96,8 @@ impl<'a> Progress<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -101,9 +106,11 @@ mod tests {
             epoch: 100,
             lr: 0.1,
             loss: 12.345,
+            terms: BTreeMap::new(),
             train_accuracy: 1.0,
             clean_accuracy: Some(1.0),
             robust_accuracy: Some(1.0),
+            rolled_back: false,
             mean_eps: 0.03,
             seconds: 36_000.0,
             images_per_second: 12.0,
