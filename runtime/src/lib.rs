@@ -31,6 +31,8 @@ mod attacks;
 mod autodiff;
 #[cfg(feature = "data")]
 mod benchmark;
+#[cfg(feature = "data")]
+mod corruptions;
 mod cpu;
 #[cfg(feature = "data")]
 mod data;
@@ -76,13 +78,19 @@ pub use autodiff::differentiate;
 #[cfg(feature = "data")]
 pub use benchmark::{Benchmark, Workload};
 #[cfg(feature = "data")]
-pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit, load_image};
+pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
+#[cfg(feature = "data")]
+pub use data::{
+    Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split, check_fit,
+    load_image,
+};
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
-    EvaluateOptions, EvaluateProgress, Order, Outcome, ReportContext, Signs, evaluate, evaluate_and_keep,
-    evaluate_transfer, probabilities,
+    Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, EvaluateOptions,
+    EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext, Signs, Tradeoff,
+    evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with, probabilities,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

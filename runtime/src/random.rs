@@ -14,6 +14,7 @@ pub enum Purpose {
     AttackStart = 4,
     TrainingAttackStart = 5,
     Probe = 6,
+    Corruption = 7,
 }
 
 /// A stream of random numbers: the key of a Threefry whose counter is (image index, position).

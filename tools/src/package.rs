@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use adamant::EvaluationReport;
 use adamant::package::Package;
+use adamant::{EvaluationReport, Order};
 use anyhow::{Context, Result, bail};
 
 use crate::args::{PackageArgs, Precision};
@@ -56,15 +56,8 @@ fn measure(
         loaded.model.labels.clone_from(&data.class_names);
     }
     let device = open_device(&args.device.device, console)?;
-    let measurement = Measurement {
-        data: &data,
-        split: images.split.name(),
-        attacks: &attacks,
-        order: adamant::Order::Independent,
-        batch: images.batch.resolve(data.shape),
-        seed: images.seed,
-    };
-    measurement.run(loaded, device, console, |_, _, _| Ok(()))
+    let measurement = Measurement::of(&data, &attacks, &args.images, Order::Independent);
+    Ok(measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report)
 }
 
 fn read_labels(path: &Path, classes: usize) -> Result<Vec<String>> {
