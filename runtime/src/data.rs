@@ -6,6 +6,7 @@
 
 mod augment;
 mod cifar;
+mod cifar_c;
 mod folder;
 mod loader;
 mod mat;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use augment::Augment;
 pub(crate) use augment::Placement;
+pub use cifar_c::PublishedCorruptions;
 pub use folder::load_image;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Split};
@@ -119,6 +121,23 @@ impl Dataset {
         for (value, &byte) in out.iter_mut().zip(bytes) {
             *value = f32::from(byte) / 255.0;
         }
+    }
+
+    /// Image `index` as it is stored: planar (CHW).
+    pub(crate) fn bytes(&self, index: usize) -> &[u8] {
+        let len = self.shape.iter().product::<usize>();
+        &self.pixels[(self.range.start + index) * len..][..len]
+    }
+
+    /// A hash of these images and their labels.
+    pub fn blake3(&self) -> String {
+        let len = self.shape.iter().product::<usize>();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.pixels[self.range.start * len..self.range.end * len]);
+        self.labels().iter().for_each(|label| {
+            hasher.update(&label.to_le_bytes());
+        });
+        hasher.finalize().to_hex().to_string()
     }
 
     /// The first `count` images in file order, or all when there are fewer.

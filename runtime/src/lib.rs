@@ -31,6 +31,8 @@ mod autodiff;
 #[cfg(feature = "data")]
 mod benchmark;
 mod classifier;
+#[cfg(feature = "data")]
+mod corruptions;
 mod cpu;
 #[cfg(feature = "data")]
 mod data;
@@ -79,13 +81,19 @@ pub use autodiff::differentiate;
 pub use benchmark::{Benchmark, Workload};
 pub use classifier::{Classifier, Guess, Picture, probabilities};
 #[cfg(feature = "data")]
-pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit, load_image};
+pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
+#[cfg(feature = "data")]
+pub use data::{
+    Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split, check_fit,
+    load_image,
+};
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
-    EvaluateOptions, EvaluateProgress, Order, Outcome, ReportContext, Signs, evaluate, evaluate_and_keep,
-    evaluate_transfer,
+    Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, EvaluateOptions,
+    EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext, Signs, Tradeoff,
+    evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

@@ -43,6 +43,14 @@ mod signature;
 mod tests;
 mod writer;
 
+/// Writes a file so that it is the old one or the new one, whatever happens in between.
+///
+/// # Errors
+/// [`Error::Io`] naming the file, which is then as it was.
+pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    atomic::write(path.as_ref(), |file| file.write_all(bytes))
+}
+
 /// A model with its history and its claims; with a training state it is a checkpoint.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Package {

@@ -15,6 +15,7 @@ pub enum Purpose {
     TrainingAttackStart = 5,
     Probe = 6,
     Mixup = 7,
+    Corruption = 8,
 }
 
 /// A stream of random numbers: the key of a Threefry whose counter is (image index, position).

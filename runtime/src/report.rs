@@ -80,7 +80,7 @@ impl EvaluationReport {
 }
 
 /// `correct` as a part of `images`; 0 when there are none.
-fn fraction(correct: u64, images: u64) -> f64 {
+pub(crate) fn fraction(correct: u64, images: u64) -> f64 {
     if images == 0 { 0.0 } else { correct as f64 / images as f64 }
 }
 

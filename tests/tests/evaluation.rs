@@ -1,12 +1,11 @@
 //! What an evaluation promises: the same images fall whatever the batch, a later attack meets only what
 //! is left when it should, and what was handed out is what was counted.
 
-use std::cell::RefCell;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use adamant::{
-    AttackSpec, Dataset, Device, EvaluateOptions, Images, Model, Order, Outcome, Purpose, Session, Stream,
-    evaluate_and_keep, import,
+    AttackSpec, Dataset, Device, EvaluateOptions, EvaluateProgress, EvaluationState, Images, Model, Observer,
+    Order, Outcome, Purpose, Session, Stream, evaluate_with, import,
 };
 use adamant_tests::golden;
 
@@ -48,21 +47,129 @@ fn run(
     let mut session = Session::new(Device::cpu(), &tiny_resnet(), batch).unwrap();
     let stop = AtomicBool::new(false);
     let options = EvaluateOptions { attacks, batch, seed: 0, stop: &stop };
-    let kept = RefCell::new(vec![vec![Vec::new(); data.len()]; attacks.len()]);
-    let mut fractions = Vec::new();
-    let outcome = evaluate_and_keep(
-        &mut session,
-        data,
-        &options,
-        order,
-        |progress| fractions.push(progress.fraction),
-        |attack, image, pixels| {
-            kept.borrow_mut()[attack][image] = pixels.to_vec();
-            Ok(())
-        },
-    )
-    .unwrap();
-    (outcome, kept.into_inner(), fractions)
+    let mut seen = Seen {
+        kept: vec![vec![Vec::new(); data.len()]; attacks.len()],
+        fractions: Vec::new(),
+        states: Vec::new(),
+        stop: None,
+    };
+    let outcome = evaluate_with(&mut session, data, &options, order, None, &mut seen).unwrap();
+    (outcome, seen.kept, seen.fractions)
+}
+
+/// All that an evaluation tells.
+struct Seen<'a> {
+    kept: Vec<Vec<Vec<f32>>>,
+    fractions: Vec<f64>,
+    states: Vec<EvaluationState>,
+    /// Set after so many states.
+    stop: Option<(usize, &'a AtomicBool)>,
+}
+
+impl Observer for Seen<'_> {
+    fn progress(&mut self, progress: EvaluateProgress<'_>) {
+        self.fractions.push(progress.fraction);
+    }
+
+    fn keep(&mut self, attack: usize, image: usize, pixels: &[f32]) -> adamant::Result<()> {
+        self.kept[attack][image] = pixels.to_vec();
+        Ok(())
+    }
+
+    fn state(&mut self, state: &EvaluationState) -> adamant::Result<()> {
+        self.states.push(state.clone());
+        if let Some((after, stop)) = self.stop {
+            stop.store(self.states.len() >= after, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The times are the one thing that differs from run to run.
+fn timeless(outcome: Outcome) -> Outcome {
+    Outcome { seconds: vec![0.0; outcome.seconds.len()], ..outcome }
+}
+
+#[test]
+fn an_evaluation_goes_on_wherever_it_stopped() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    let attacks = specs(&["fgsm:eps=0.4", "pgd:eps=0.4,steps=4,restarts=3", "square:eps=0.4,queries=20"]);
+    for order in [Order::Independent, Order::InTurn] {
+        let never = AtomicBool::new(false);
+        let options = EvaluateOptions { attacks: &attacks, batch: 16, seed: 0, stop: &never };
+        let mut session = Session::new(Device::cpu(), &tiny_resnet(), 16).unwrap();
+        let mut all = Seen { kept: vec![vec![vec![]; 37]; 3], fractions: vec![], states: vec![], stop: None };
+        let expected = evaluate_with(&mut session, &data, &options, order, None, &mut all).unwrap();
+        assert!(all.states.len() >= 8, "{} states", all.states.len());
+        for after in 1..=all.states.len() {
+            let stop = AtomicBool::new(false);
+            let stopping = EvaluateOptions { stop: &stop, ..options };
+            let mut first = Seen { states: vec![], stop: Some((after, &stop)), ..copy(&all) };
+            let stopped = evaluate_with(&mut session, &data, &stopping, order, None, &mut first);
+            if after < all.states.len() {
+                assert!(matches!(stopped, Err(adamant::Error::Interrupted)), "after {after}");
+            }
+            // As a file would bring it back.
+            let text = serde_json::to_string(first.states.last().unwrap()).unwrap();
+            let state = serde_json::from_str(&text).unwrap();
+            let mut rest = Seen { states: vec![], ..copy(&all) };
+            let found = evaluate_with(&mut session, &data, &options, order, Some(state), &mut rest).unwrap();
+            assert_eq!(timeless(found), timeless(expected.clone()), "stopped after {after}");
+            assert_eq!(rest.states.len(), all.states.len() - after, "nothing is done twice");
+        }
+    }
+}
+
+/// An observer with room for the same images.
+fn copy(seen: &Seen<'_>) -> Seen<'static> {
+    Seen { kept: seen.kept.clone(), fractions: vec![], states: vec![], stop: None }
+}
+
+#[test]
+fn the_state_of_another_evaluation_is_refused() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    let attacks = specs(&["fgsm:eps=0.4"]);
+    let never = AtomicBool::new(false);
+    let options = EvaluateOptions { attacks: &attacks, batch: 16, seed: 0, stop: &never };
+    let mut session = Session::new(Device::cpu(), &tiny_resnet(), 16).unwrap();
+    let mut seen = Seen { kept: vec![vec![vec![]; 37]; 1], fractions: vec![], states: vec![], stop: None };
+    evaluate_with(&mut session, &data, &options, Order::Independent, None, &mut seen).unwrap();
+    let good = seen.states[0].clone();
+    let mut go_on = |state: EvaluationState, images: usize| {
+        let data = data.limit(images);
+        evaluate_with(&mut session, &data, &options, Order::Independent, Some(state), &mut copy(&seen))
+            .is_ok()
+    };
+    assert!(go_on(good.clone(), 37));
+    assert!(!go_on(good.clone(), 36), "other images");
+    let mut other = good.clone();
+    other.outcome.clean[0] ^= true;
+    assert!(!go_on(other, 37), "another model");
+    let mut other = good.clone();
+    other.outcome.robust[0].pop();
+    assert!(!go_on(other, 37), "damaged");
+    let mut other = good;
+    other.next = 38;
+    assert!(!go_on(other, 37), "damaged");
+}
+
+#[test]
+fn a_long_attack_hears_that_it_should_stop() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    for text in ["square:eps=0.001,queries=2000000000", "pgd:eps=0.001,steps=2000000000"] {
+        let attacks = specs(&[text]);
+        let stop = AtomicBool::new(false);
+        let mut session = Session::new(Device::cpu(), &tiny_resnet(), 37).unwrap();
+        let options = EvaluateOptions { attacks: &attacks, batch: 37, seed: 0, stop: &stop };
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                stop.store(true, Ordering::Relaxed);
+            });
+            adamant::evaluate(&mut session, &data, &options, |_| {})
+        });
+        assert!(matches!(found, Err(adamant::Error::Interrupted)), "{text}: {found:?}");
+    }
 }
 
 #[test]

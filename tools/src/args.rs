@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use adamant::finetune::OptimizerConfig;
-use adamant::op::Norm;
 use adamant::package::Precision;
-use adamant::{DeviceChoice, Footprint, Model, Split, parse_fraction};
+use adamant::{DeviceChoice, Footprint, Model, Split};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::data::Validation;
 use crate::model::PreprocessingArgs;
+
+mod evaluation;
+
+pub use evaluation::{AttackArgs, BallArgs, EvaluateArgs, MergeArgs, ReportArgs, Suite};
 
 /// Makes pretrained image classifiers robust to adversarial examples, on any GPU or none.
 #[derive(Parser)]
@@ -48,6 +51,10 @@ pub enum Command {
     Finetune(FinetuneArgs),
     /// Measure clean and robust accuracy
     Evaluate(EvaluateArgs),
+    /// Put the results of --shard together
+    Merge(MergeArgs),
+    /// Make a page of results, to look at and to decide by
+    Report(ReportArgs),
     /// Run one attack, and save the adversarial images
     Attack(AttackArgs),
     /// Pack a model for an application, with what it claims
@@ -237,116 +244,6 @@ pub struct FinetuneArgs {
     pub recipe: Option<String>,
     #[command(flatten)]
     pub run: RunArgs,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Suite {
-    /// fgsm, and pgd with 20 steps
-    Quick,
-    /// fgsm, pgd with 20 steps, apgd-ce and apgd-t
-    Standard,
-    /// AutoAttack's standard version: apgd-ce, apgd-t, fab-t and square, in turn
-    Autoattack,
-}
-
-/// The ball that attacks search.
-#[derive(Args)]
-pub struct BallArgs {
-    /// Norm of the attacks that do not say theirs: linf or l2
-    #[arg(long, value_name = "NORM")]
-    pub norm: Option<Norm>,
-    /// Radius of the attacks that do not say theirs, in pixels of [0, 1], as 8/255 or 0.03
-    /// [default: 8/255 for linf, 0.5 for l2]
-    #[arg(long, value_parser = parse_fraction)]
-    pub eps: Option<f32>,
-}
-
-#[derive(Args)]
-#[command(after_help = "\
-Examples:
-  adamant evaluate model.adamant --data cifar10:data
-  adamant evaluate model.onnx --mean cifar10 --data cifar10:data --limit 1000 \\
-      --attack fgsm --attack pgd:steps=50,restarts=5
-  adamant evaluate runs/aft --data cifar10:data --suite standard --eps 4/255 \\
-      --require-accuracy 0.85 --require-robust 0.40 --json result.json
-  adamant evaluate model.adamant --data cifar10:data --suite autoattack --shard 2/4
-
-Without --attack and --suite, the suite is quick. An image counts as robust when
-it is classified correctly both clean and attacked; with --in-turn, and in the
-suite autoattack, when it withstood the attacks before as well.
-
-Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
-pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-deepfool, fab-t, square. docs/warnings.md says what the warnings mean.")]
-pub struct EvaluateArgs {
-    /// ONNX file, .adamant package or run directory
-    pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
-    #[arg(long, value_name = "DATA")]
-    pub data: String,
-    /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
-    #[arg(long = "attack", value_name = "A[:K=V,...]")]
-    pub attacks: Vec<String>,
-    /// A set of attacks
-    #[arg(long, value_enum)]
-    pub suite: Option<Suite>,
-    /// Each attack meets only the images that withstood those before it
-    #[arg(long)]
-    pub in_turn: bool,
-    /// Make the --attack images against this model too, and show them to MODEL; may be repeated
-    #[arg(long = "surrogate", value_name = "MODEL")]
-    pub surrogates: Vec<PathBuf>,
-    /// Part I of N of the images, such as 2/4; the counts of all parts add up to those of the whole
-    #[arg(long, value_name = "I/N")]
-    pub shard: Option<Shard>,
-    #[command(flatten)]
-    pub ball: BallArgs,
-    /// Exit with 1 when the clean accuracy, 0 to 1, is lower
-    #[arg(long, value_name = "X", value_parser = part)]
-    pub require_accuracy: Option<f64>,
-    /// Exit with 1 when the accuracy under the worst of the attacks, 0 to 1, is lower
-    #[arg(long, value_name = "X", value_parser = part)]
-    pub require_robust: Option<f64>,
-    #[command(flatten)]
-    pub images: ImagesArgs,
-    #[command(flatten)]
-    pub preprocessing: PreprocessingArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
-    #[command(flatten)]
-    pub json: JsonArgs,
-}
-
-#[derive(Args)]
-#[command(after_help = "\
-Examples:
-  adamant attack model.adamant --data cifar10:data --attack pgd:steps=50
-  adamant attack model.adamant --data cifar10:data --limit 100 --save found
-
---save writes images.f32 (little-endian, images x channels x height x width, in
-[0, 1]: exactly the pixels that the model saw) and manifest.json.")]
-pub struct AttackArgs {
-    /// ONNX file, .adamant package or run directory
-    pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
-    #[arg(long, value_name = "DATA")]
-    pub data: String,
-    /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; `evaluate --help` lists them
-    #[arg(long, value_name = "A[:K=V,...]", default_value = "pgd")]
-    pub attack: String,
-    /// Folder for the adversarial images
-    #[arg(long, value_name = "DIR")]
-    pub save: Option<PathBuf>,
-    #[command(flatten)]
-    pub ball: BallArgs,
-    #[command(flatten)]
-    pub images: ImagesArgs,
-    #[command(flatten)]
-    pub preprocessing: PreprocessingArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
-    #[command(flatten)]
-    pub json: JsonArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -636,39 +533,8 @@ impl FromStr for BatchSize {
     }
 }
 
-/// One of several equal parts of the images.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shard {
-    /// From 1.
-    part: usize,
-    parts: usize,
-}
-
-impl Shard {
-    /// The positions of the part's images among `images`.
-    pub fn range(self, images: usize) -> std::ops::Range<usize> {
-        images * (self.part - 1) / self.parts..images * self.part / self.parts
-    }
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text
-            .split_once('/')
-            .and_then(|(part, parts)| Some(Self { part: part.parse().ok()?, parts: parts.parse().ok()? }));
-        parsed.filter(|s| (1..=s.parts).contains(&s.part)).ok_or_else(|| "write I/N, such as 2/4".to_owned())
-    }
-}
-
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number from 1".to_owned())
-}
-
-fn part(text: &str) -> Result<f64, String> {
-    let found = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
-    found.ok_or_else(|| "write a number from 0 to 1, such as 0.85".to_owned())
 }
 
 fn points(text: &str) -> Result<f64, String> {
@@ -711,18 +577,6 @@ mod tests {
     fn the_arguments_fit_together() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn parts_cover_everything_once() {
-        for (images, parts) in [(10, 4), (3, 5), (1000, 7)] {
-            let ranges = (1..=parts).map(|part| Shard { part, parts }.range(images));
-            assert!(ranges.flatten().eq(0..images), "{images} in {parts}");
-        }
-        assert_eq!("2/4".parse(), Ok(Shard { part: 2, parts: 4 }));
-        for wrong in ["0/4", "5/4", "2", "a/b", "1/0"] {
-            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
-        }
     }
 
     #[test]

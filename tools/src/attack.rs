@@ -1,18 +1,13 @@
 //! `adamant attack`: robust accuracy under one attack, and the images that it found.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
-
-use adamant::Order;
-use adamant::op::Norm;
-use anyhow::{Context, Result};
-use serde::Serialize;
+use adamant::{Dataset, Device, Order, Session, probabilities};
+use anyhow::Result;
 
 use crate::args::AttackArgs;
-use crate::measure::{Measurement, Printed, open_device, parse_attacks, table};
+use crate::measure::{Measurement, open_device, open_silently, parse_attacks};
 use crate::model::Loaded;
 use crate::progress::Console;
+use crate::saved::{Manifest, Saving};
 use crate::{Outcome, data, output};
 
 pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
@@ -20,89 +15,67 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let images = &args.images;
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
-    let mut saved = args.save.as_deref().map(Saved::create).transpose()?;
+    let mut saved = args.save.as_deref().map(Saving::create).transpose()?;
     let device = open_device(&args.device, console)?;
-    let measurement = Measurement {
-        data: &data,
-        split: images.split.name(),
-        attacks: &attacks,
-        order: Order::Independent,
-        batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
-        seed: images.seed,
-    };
-    let report = measurement.run(&loaded, device, console, |_, at, found| match &mut saved {
-        Some(saved) => saved.put(at, found),
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let measurement = Measurement { batch, ..Measurement::of(&data, &attacks, images, Order::Independent) };
+    let found = measurement.run(&loaded, device, console, |_, at, image| match &mut saved {
+        Some(saved) => saved.put(at, image),
         None => Ok(()),
     })?;
-    if let Some(saved) = saved {
+    if let Some(mut saved) = saved {
         let [channels, height, width] = data.shape;
-        saved.finish(&Manifest {
+        let device = open_silently(&args.device)?;
+        let manifest = Manifest {
             schema: 1,
-            model: &loaded.name,
-            data: &data.name,
-            split: images.split.name(),
-            attack: &attacks[0].kind,
+            model: loaded.name.clone(),
+            data: data.name.clone(),
+            split: images.split.name().into(),
+            attack: attacks[0].kind.clone(),
             norm: attacks[0].ball.norm,
             eps: attacks[0].ball.eps,
-            dtype: "f32, little-endian, in [0, 1]",
+            dtype: "f32, little-endian, in [0, 1]".into(),
             shape: [data.len(), channels, height, width],
-            class_names: &data.class_names,
-            labels: data.labels(),
+            class_names: data.class_names.clone(),
+            labels: data.labels().to_vec(),
             indices: (data.offset()..data.offset() + data.len()).collect(),
-        })?;
+            clean_correct: found.outcome.clean.clone(),
+            robust: found.outcome.robust[0].clone(),
+            predicted: predict(&mut saved, &loaded, device, measurement.batch, &data)?,
+        };
+        let mut clean = Vec::with_capacity(data.len() * channels * height * width);
+        let mut image = vec![0.0; channels * height * width];
+        for at in 0..data.len() {
+            data.image(at, &mut image);
+            clean.extend(image.iter().map(|x| (x * 255.0).round() as u8));
+        }
+        saved.finish(&manifest, &clean)?;
     }
-    output::result(&args.json, &Printed::new(&report, measurement.order, data.offset()), &table(&report))?;
+    output::result(&args.json, &found, &found.text())?;
     Ok(Outcome::Done)
 }
 
-/// What `manifest.json` says about `images.f32`.
-#[derive(Serialize)]
-struct Manifest<'a> {
-    schema: u32,
-    model: &'a str,
-    data: &'a str,
-    split: &'a str,
-    attack: &'a str,
-    norm: Norm,
-    eps: f32,
-    dtype: &'a str,
-    /// Images, channels, height, width.
-    shape: [usize; 4],
-    class_names: &'a [String],
-    /// The true label of each image.
-    labels: &'a [u32],
-    /// The position of each image in the data set.
-    indices: Vec<usize>,
-}
-
-/// Adversarial images as raw numbers: an 8-bit image file would round them, some out of the ball.
-struct Saved<'a> {
-    folder: &'a Path,
-    file: File,
-}
-
-impl<'a> Saved<'a> {
-    fn create(folder: &'a Path) -> Result<Self> {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let path = folder.join("images.f32");
-        let file = File::create(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { folder, file })
+/// The class that the model takes each saved image for.
+fn predict(
+    saved: &mut Saving,
+    loaded: &Loaded,
+    device: Device,
+    batch: usize,
+    data: &Dataset,
+) -> Result<Vec<u32>> {
+    let len = data.shape.iter().product();
+    let mut session = Session::new(device, &loaded.model, batch.min(data.len()).max(1))?;
+    let classes = session.classes();
+    let mut predicted = Vec::with_capacity(data.len());
+    for first in (0..data.len()).step_by(session.capacity()) {
+        let count = session.capacity().min(data.len() - first);
+        let mut images = Vec::with_capacity(count * len);
+        for at in first..first + count {
+            images.extend(saved.get(at, len)?);
+        }
+        let found = probabilities(&mut session, &images, count)?;
+        let best = |row: &[f32]| (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
+        predicted.extend(found.chunks_exact(classes).map(|row| best(row).unwrap_or(0) as u32));
     }
-
-    /// Writes image number `at`, over what was there: a later attempt may find more.
-    fn put(&mut self, at: usize, image: &[f32]) -> adamant::Result<()> {
-        let bytes: Vec<u8> = image.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let start = at as u64 * bytes.len() as u64;
-        let mut write = || {
-            self.file.seek(SeekFrom::Start(start))?;
-            self.file.write_all(&bytes)
-        };
-        write().map_err(|source| adamant::Error::Io { path: self.folder.join("images.f32"), source })
-    }
-
-    fn finish(self, manifest: &Manifest<'_>) -> Result<()> {
-        self.file.sync_all().with_context(|| self.folder.join("images.f32").display().to_string())?;
-        let path = self.folder.join("manifest.json");
-        fs::write(&path, serde_json::to_string(manifest)? + "\n").with_context(|| path.display().to_string())
-    }
+    Ok(predicted)
 }

@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::args::Command;
 use crate::progress::Console;
 use crate::{
-    attack, bench, classify, completions, demo, devices, evaluate, export, finetune, inspect, keygen,
-    package, recipes, train, verify,
+    attack, bench, classify, completions, demo, devices, evaluate, export, finetune, inspect, keygen, merge,
+    package, recipes, report, train, verify,
 };
 
 /// How a command ended that did all its work.
@@ -24,6 +24,8 @@ pub fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Train(args) => train::run(args, console),
         Command::Finetune(args) => finetune::run(args, console),
         Command::Evaluate(args) => evaluate::run(args, console),
+        Command::Merge(args) => merge::run(args, console),
+        Command::Report(args) => report::run(args, console),
         Command::Attack(args) => attack::run(args, console),
         Command::Package(args) => package::run(args, console),
         Command::Verify(args) => verify::run(args, console),

@@ -33,6 +33,9 @@ const DIGITS: [(&str, &[u8]); 4] = [
 /// Radius of the attacks: a digit that people still read without effort.
 const EPS: &str = "0.1";
 
+/// Radii of the report's curve, up to that one.
+const CURVE: &str = "0.025,0.05,0.075,0.1";
+
 /// Digits that the demo looks at one by one.
 const SHOWN: usize = 5;
 
@@ -99,14 +102,32 @@ pub fn run(args: &DemoArgs, console: &Console) -> Result<Outcome> {
     classify.push(&adversarial);
     demo.step(&classify, true)?;
 
+    demo.say(
+        "7. A page to decide by: how far both models go as the radius grows, and what an attack does to a digit.",
+    )?;
+    let report = demo.path("report");
+    let (weak, strong, found) =
+        (demo.path("before-curve.json"), demo.path("after-curve.json"), demo.path("found"));
+    let curve = ["--data", &data, "--limit", "250", "--attack", "pgd", "--curve", CURVE, "--json"];
+    let first = ["evaluate", &model, "--mean", "none"];
+    demo.step(&[&first[..], &curve[..], &[weak.as_str()]].concat(), true)?;
+    let second = ["evaluate", package.as_str()];
+    demo.step(&[&second[..], &curve[..], &[strong.as_str()]].concat(), true)?;
+    let attack = [
+        "attack", &model, "--mean", "none", "--data", &data, "--limit", "64", "--eps", EPS, "--save", &found,
+    ];
+    demo.step(&attack, true)?;
+    demo.step(&["report", &weak, &strong, &run, &found, "--out", &report], false)?;
+
     let text = fs::read_to_string(&before).with_context(|| before.clone())?;
     let before: EvaluationReport = serde_json::from_str(&text)?;
     let after = Package::read(&package)?.report.context("the package was made with a report")?;
     print(&format!("{}\n", comparison(&before, &after)))?;
     let out = args.out.display();
     demo.say(&format!(
-        "Done in {}. {out} holds all of it: the model before ({model}), the run ({run}) and the package \
-         ({package}). Next: your own model and data; see `adamant finetune --help`.",
+        "Done in {}. {out} holds all of it: the model before ({model}), the run ({run}), the package ({package}) \
+         and the report to open in a browser ({report}/index.html). Next: your own model and data; see \
+         `adamant finetune --help`.",
         duration(start.elapsed().as_secs_f64())
     ))?;
     Ok(Outcome::Done)
@@ -163,7 +184,7 @@ impl<'a> Demo<'a> {
         }
         print(&shown(&command))?;
         let cli = Cli::try_parse_from(&command)?;
-        commands::run(&cli.command, self.console)?;
+        commands::run(&cli.command, &self.console.running(&command))?;
         Ok(())
     }
 

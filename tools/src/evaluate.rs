@@ -1,14 +1,15 @@
 //! `adamant evaluate`: clean and robust accuracy.
 
-use adamant::Order;
+use adamant::{Corrupted, Order, PublishedCorruptions};
 use anyhow::{Result, bail};
 
 use crate::args::{EvaluateArgs, Suite};
-use crate::measure::{Measurement, Printed, open_device, parse_attacks, table};
+use crate::measure::{Measurement, attacks_of_curve, open_device, parse_attacks};
 use crate::model::Loaded;
 use crate::output::{self, percent};
 use crate::progress::Console;
-use crate::{Outcome, data};
+use crate::resume::{self, StateFile};
+use crate::{Outcome, corruptions, data};
 
 impl Suite {
     const fn attacks(self) -> &'static [&'static str] {
@@ -16,25 +17,38 @@ impl Suite {
             Self::Quick => &["fgsm", "pgd:steps=20"],
             Self::Standard => &["fgsm", "pgd:steps=20", "apgd-ce", "apgd-t"],
             Self::Autoattack => &["apgd-ce", "apgd-t", "fab-t", "square"],
+            Self::AutoattackRand => &["apgd-ce", "apgd-dlr"],
+            Self::Corruptions => &[],
         }
     }
 }
 
 pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     // What was typed wrong should not cost the time of reading model and data.
-    let mut attacks = parse_attacks(&args.attacks, &args.ball)?;
-    let suite = args.suite.or_else(|| attacks.is_empty().then_some(Suite::Quick));
-    attacks.extend(parse_attacks(suite.map_or(&[], Suite::attacks), &args.ball)?);
+    let suite = args.suite.or_else(|| args.attacks.is_empty().then_some(Suite::Quick));
+    let mut texts: Vec<&str> = args.attacks.iter().map(String::as_str).collect();
+    texts.extend(suite.map_or(&[][..], Suite::attacks));
+    let attacks = match args.curve.is_empty() {
+        true => parse_attacks(&texts, &args.ball)?,
+        false => attacks_of_curve(&texts, &args.ball, &args.curve)?,
+    };
 
-    let in_turn = args.in_turn || suite == Some(Suite::Autoattack);
+    let in_turn = args.in_turn || matches!(suite, Some(Suite::Autoattack | Suite::AutoattackRand));
     let order = if in_turn { Order::InTurn } else { Order::Independent };
 
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let images = &args.images;
-    let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
+    if let Some(files) = PublishedCorruptions::open(&args.data) {
+        let only = args.suite.is_none_or(|suite| suite == Suite::Corruptions) && args.attacks.is_empty();
+        if !only || args.shard.is_some() || args.resume {
+            bail!("{}: the published images are measured whole, and without attacks", args.data);
+        }
+        return corruptions::run_published(args, &loaded, &files?, console);
+    }
+    let all = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
     let data = match args.shard {
-        Some(shard) => data.subset(shard.range(data.len())),
-        None => data,
+        Some(shard) => all.subset(shard.range(all.len())),
+        None => all.clone(),
     };
     if data.is_empty() {
         bail!("--shard: this part has no images; use fewer parts");
@@ -50,16 +64,32 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     }
     let device = open_device(&args.device, console)?;
     let measurement = Measurement {
-        data: &data,
-        split: images.split.name(),
-        attacks: &attacks,
-        order,
+        surrogates: &surrogates,
+        whole: (all.len(), all.offset()),
         batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
-        seed: images.seed,
+        ..Measurement::of(&data, &attacks, images, order)
     };
+    let settings = measurement.settings(&loaded, &device)?;
+    let (file, resume) = StateFile::open(&args.json, args.resume, &settings)?;
+    match (&resume, &file) {
+        (Some(_), Some(file)) => console.line(&format!("going on from {}", file.path().display())),
+        (None, Some(_)) if args.resume => console.note("--resume: nothing was left to go on from"),
+        _ => {}
+    }
+    let path = file.as_ref().map(|file| file.path().to_owned());
     let open = || open_device(&args.device, console);
-    let report = measurement.run_with(&loaded, device, console, |_, _, _| Ok(()), &surrogates, open)?;
-    output::result(&args.json, &Printed::new(&report, order, data.offset()), &table(&report))?;
+    let keep = |_: usize, _: usize, _: &[f32]| Ok(());
+    let mut found = measurement.run_from(&loaded, device, console, keep, settings, (file, resume), open)?;
+    if suite == Some(Suite::Corruptions) {
+        let made = Corrupted::Made(&data, images.seed);
+        found.corruptions = Some(corruptions::measure(&loaded, &made, open()?, measurement.batch, console)?);
+    }
+    let report = &found.report;
+    output::result(&args.json, &found, &found.text())?;
+    // The result is safe now.
+    if let Some(path) = path {
+        resume::remove(&path)?;
+    }
 
     let targets = [
         ("--require-accuracy", args.require_accuracy, "clean accuracy", report.clean.accuracy),

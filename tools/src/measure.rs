@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use adamant::{
     AttackResult, AttackSpec, Dataset, Device, DeviceChoice, EvaluateOptions, EvaluateProgress,
-    EvaluationReport, Order, ReportContext, Session, evaluate_and_keep, evaluate_transfer, wilson,
+    EvaluationReport, EvaluationState, Observer, Order, Session, evaluate_transfer, evaluate_with, wilson,
 };
 use anyhow::{Result, bail};
-use serde::Serialize;
+use indicatif::ProgressBar;
 
-use crate::args::{BallArgs, DeviceArgs};
+use crate::args::{BallArgs, DeviceArgs, ImagesArgs};
+use crate::evaluation::{Evaluation, Settings};
 use crate::model::Loaded;
 use crate::output::{count, duration, percent, pixels};
 use crate::progress::{Console, stop_on_interrupt};
+use crate::resume::StateFile;
 
 /// Opens a device.
 pub fn open_silently(args: &DeviceArgs) -> Result<Device> {
@@ -43,9 +45,48 @@ pub struct Measurement<'a> {
     pub order: Order,
     pub batch: usize,
     pub seed: u64,
+    /// Models that images are made against, too.
+    pub surrogates: &'a [Loaded],
+    /// Images of the whole of which `data` is a part, and the position of the first of them.
+    pub whole: (usize, usize),
 }
 
-impl Measurement<'_> {
+impl<'a> Measurement<'a> {
+    /// Everything but the surrogates, on all of the data.
+    pub fn of(data: &'a Dataset, attacks: &'a [AttackSpec], images: &ImagesArgs, order: Order) -> Self {
+        Self {
+            data,
+            split: images.split.name(),
+            attacks,
+            order,
+            batch: images.batch.resolve(data.shape),
+            seed: images.seed,
+            surrogates: &[],
+            whole: (data.len(), data.offset()),
+        }
+    }
+
+    /// What decides the numbers.
+    pub fn settings(&self, loaded: &Loaded, device: &Device) -> Result<Settings> {
+        Ok(Settings {
+            adamant_version: env!("CARGO_PKG_VERSION").into(),
+            model_blake3: loaded.blake3.clone(),
+            mean: loaded.model.preprocessing.mean.clone(),
+            std: loaded.model.preprocessing.std.clone(),
+            classes: loaded.model.network.classes()?,
+            data_blake3: vec![self.data.blake3()],
+            of_images: self.whole.0,
+            first_image: self.data.offset(),
+            whole_from: self.whole.1,
+            attacks: self.attacks.to_vec(),
+            surrogates: self.surrogates.iter().map(|s| s.blake3.clone()).collect(),
+            order: self.order,
+            seed: self.seed,
+            split: self.split.into(),
+            device: device.name(),
+        })
+    }
+
     /// Measures a model; `keep` gets the position of an attack and of an image, and what the attack
     /// made of it.
     pub fn run(
@@ -54,86 +95,119 @@ impl Measurement<'_> {
         device: Device,
         console: &Console,
         keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
-    ) -> Result<EvaluationReport> {
-        self.run_with(loaded, device, console, keep, &[], || bail!("there are no surrogates"))
+    ) -> Result<Evaluation> {
+        let settings = self.settings(loaded, &device)?;
+        let no_device = || bail!("there are no surrogates");
+        self.run_from(loaded, device, console, keep, settings, (None, None), no_device)
     }
 
-    /// As [`Measurement::run`], and measures how the images of the same attacks on `surrogates`
-    /// transfer; `open` opens a device for each of them.
-    pub fn run_with(
+    /// As [`Measurement::run`], from the state that an earlier one left, and with a file for its own;
+    /// `open` opens a device for each surrogate.
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
+    pub fn run_from(
         &self,
         loaded: &Loaded,
         device: Device,
         console: &Console,
         keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
-        surrogates: &[Loaded],
+        settings: Settings,
+        (mut file, resume): (Option<StateFile>, Option<EvaluationState>),
         open: impl Fn() -> Result<Device>,
-    ) -> Result<EvaluationReport> {
+    ) -> Result<Evaluation> {
         let stop = stop_on_interrupt()?;
         let batch = self.batch.min(self.data.len()).max(1);
         let mut session = Session::new(device, &loaded.model, batch)?;
         let options = EvaluateOptions { attacks: self.attacks, batch, seed: self.seed, stop };
-        let bar = console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})");
-        let mut milestones = Milestones::new(self.attacks.len() > 1, self.data.len());
-        let found = evaluate_and_keep(
-            &mut session,
-            self.data,
-            &options,
-            self.order,
-            |progress| {
-                bar.set_position((progress.fraction * 1000.0) as u64);
-                let (done, images) = (progress.images_done, progress.images);
-                let (attempt, attempts) = progress.attempt;
-                bar.set_message(match progress.attack {
-                    Some((name, robust)) if attempts > 1 => {
-                        format!(
-                            "{name} {} of {attempts}, image {done} of {images}, {robust} robust",
-                            attempt + 1
-                        )
-                    }
-                    Some((name, robust)) => {
-                        format!("{name}, image {done} of {images}, {robust} robust")
-                    }
-                    None => format!("image {done} of {images}"),
-                });
-                if let Some(line) = milestones.pass(&progress) {
-                    bar.suspend(|| console.line(&line));
-                }
-            },
+        let mut watch = Watch {
+            bar: console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})"),
+            milestones: Milestones::new(self.attacks.len() > 1, self.data.len()),
+            console,
             keep,
-        );
-        bar.finish_and_clear();
-        let stopped = "stopped before all images were measured";
-        let mut outcome = match found {
-            Err(adamant::Error::Interrupted) => bail!(stopped),
-            other => other?,
+            file: file.as_mut(),
         };
-        let mut attacks = self.attacks.to_vec();
-        for surrogate in surrogates {
+        let found = evaluate_with(&mut session, self.data, &options, self.order, resume, &mut watch);
+        watch.bar.finish_and_clear();
+        let mut outcome = finish(found, &mut file)?;
+        for (n, surrogate) in self.surrogates.iter().enumerate() {
             let mut made = Session::new(open()?, &surrogate.model, batch)?;
             let bar = console.bar(1000, "{bar:24} {percent:>3}%  transfer  {elapsed} (eta {eta})");
-            let tell = |part: f64| bar.set_position((part * 1000.0) as u64);
-            let found = evaluate_transfer(&mut made, &mut session, self.data, &options, &mut outcome, tell);
+            let first = self.attacks.len() * (n + 1);
+            let found = evaluate_transfer(
+                &mut made,
+                &mut session,
+                self.data,
+                &options,
+                &mut outcome,
+                first,
+                |part| bar.set_position((part * 1000.0) as u64),
+            );
             bar.finish_and_clear();
-            match found {
-                Err(adamant::Error::Interrupted) => bail!(stopped),
-                other => other?,
+            if let Some(file) = &mut file {
+                let state = EvaluationState { outcome: outcome.clone(), attempt: u32::MAX, next: 0 };
+                file.put(&state)?;
             }
-            attacks.extend(self.attacks.iter().map(AttackSpec::transferred));
+            finish(found, &mut file)?;
         }
-        let context = ReportContext {
-            model: &loaded.name,
-            data: &self.data.name,
-            split: self.split,
-            seed: self.seed,
-            device: &session.device_name(),
-            classes: session.classes(),
-        };
-        let report = outcome.report(&attacks, &context);
-        for warning in &report.warnings {
+        let data = &self.data.name;
+        let evaluation = Evaluation::new(outcome, &loaded.name, data, console.command(), settings);
+        for warning in &evaluation.report.warnings {
             console.warn(&format!("{} [{}]", warning.message, warning.flag));
         }
-        Ok(report)
+        Ok(evaluation)
+    }
+}
+
+/// What an evaluation found; where it stopped, its state is written first.
+fn finish<T>(found: adamant::Result<T>, file: &mut Option<StateFile>) -> Result<T> {
+    if found.is_err()
+        && let Some(file) = file
+    {
+        file.flush()?;
+    }
+    match (found, file) {
+        (Err(adamant::Error::Interrupted), Some(file)) => {
+            bail!("stopped; {} has what was found: go on with --resume", file.path().display())
+        }
+        (Err(adamant::Error::Interrupted), None) => bail!("stopped before all images were measured"),
+        (found, _) => Ok(found?),
+    }
+}
+
+/// Shows how far an evaluation is, and keeps what it finds.
+struct Watch<'a, Keep> {
+    bar: ProgressBar,
+    milestones: Milestones,
+    console: &'a Console,
+    keep: Keep,
+    file: Option<&'a mut StateFile>,
+}
+
+impl<Keep: FnMut(usize, usize, &[f32]) -> adamant::Result<()>> Observer for Watch<'_, Keep> {
+    fn progress(&mut self, progress: EvaluateProgress<'_>) {
+        self.bar.set_position((progress.fraction * 1000.0) as u64);
+        let (done, images) = (progress.images_done, progress.images);
+        let (attempt, attempts) = progress.attempt;
+        self.bar.set_message(match progress.attack {
+            Some((name, robust)) if attempts > 1 => {
+                format!("{name} {} of {attempts}, image {done} of {images}, {robust} robust", attempt + 1)
+            }
+            Some((name, robust)) => format!("{name}, image {done} of {images}, {robust} robust"),
+            None => format!("image {done} of {images}"),
+        });
+        if let Some(line) = self.milestones.pass(&progress) {
+            self.bar.suspend(|| self.console.line(&line));
+        }
+    }
+
+    fn keep(&mut self, attack: usize, image: usize, pixels: &[f32]) -> adamant::Result<()> {
+        (self.keep)(attack, image, pixels)
+    }
+
+    fn state(&mut self, state: &EvaluationState) -> adamant::Result<()> {
+        match &mut self.file {
+            Some(file) => file.put(state),
+            None => Ok(()),
+        }
     }
 }
 
@@ -161,55 +235,35 @@ impl Milestones {
     }
 }
 
-/// What the report leaves to say: the order of the attacks, and how far the numbers can be trusted for
-/// images that were not among these.
-#[derive(Serialize)]
-pub struct Printed<'a> {
-    #[serde(flatten)]
-    pub report: &'a EvaluationReport,
-    /// `independent`, or `in-turn`: then an attack's `robust_correct` counts the images that withstood
-    /// it and all before it.
-    pub order: &'static str,
-    /// Position in the split of the first image.
-    pub first_image: usize,
-    pub intervals: Intervals,
-}
-
-/// Wilson's intervals, 95%, of every accuracy.
-#[derive(Serialize)]
-pub struct Intervals {
-    pub confidence: f64,
-    pub clean: [f64; 2],
-    pub attacks: Vec<[f64; 2]>,
-    pub worst_case: [f64; 2],
-}
-
-impl<'a> Printed<'a> {
-    pub fn new(report: &'a EvaluationReport, order: Order, first_image: usize) -> Self {
-        let of = |correct| wilson(correct, report.images);
-        Self {
-            report,
-            order: match order {
-                Order::Independent => "independent",
-                Order::InTurn => "in-turn",
-            },
-            first_image,
-            intervals: Intervals {
-                confidence: 0.95,
-                clean: of(report.clean.correct),
-                attacks: report.attacks.iter().map(|a| of(a.robust_correct)).collect(),
-                worst_case: of(report.worst_case.robust_correct),
-            },
-        }
-    }
-}
-
 /// Parses attacks as the command line names them.
 pub fn parse_attacks(texts: &[impl AsRef<str>], ball: &BallArgs) -> Result<Vec<AttackSpec>> {
     Ok(texts
         .iter()
         .map(|text| AttackSpec::parse(text.as_ref(), ball.norm, ball.eps))
         .collect::<adamant::Result<_>>()?)
+}
+
+/// The same attacks at each of these radii, the smallest first: then what fell in a small ball need
+/// not be tried in a larger one. Radius 0 is the clean images, which are always measured.
+pub fn attacks_of_curve(
+    texts: &[impl AsRef<str>],
+    ball: &BallArgs,
+    curve: &[f32],
+) -> Result<Vec<AttackSpec>> {
+    let mut radii: Vec<f32> = curve.iter().copied().filter(|&eps| eps != 0.0).collect();
+    radii.sort_by(f32::total_cmp);
+    radii.dedup();
+    let mut attacks = Vec::new();
+    for eps in radii {
+        for text in texts.iter().map(AsRef::as_ref) {
+            let spec = AttackSpec::parse(text, ball.norm, Some(eps))?;
+            if spec.ball.eps != eps {
+                bail!("--curve sets the radius of every attack; leave eps out of '{text}'");
+            }
+            attacks.push(spec);
+        }
+    }
+    Ok(attacks)
 }
 
 /// `pgd linf 8/255, 20 steps of 2/255, 5 starts`.

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use adamant::package::write_atomically;
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::args::JsonArgs;
@@ -19,7 +20,7 @@ pub fn result(json: &JsonArgs, value: &impl Serialize, text: &str) -> Result<()>
     if path == Path::new("-") {
         return print(&rendered);
     }
-    std::fs::write(path, rendered).with_context(|| path.display().to_string())?;
+    write_atomically(path, rendered.as_bytes())?;
     print(text)
 }
 
@@ -80,6 +81,18 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// A command as one would type it: words with other than plain characters are quoted, and the program
+/// is called by its name.
+pub fn shell(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    let quoted = |(i, word): (usize, &String)| match word {
+        program if i == 0 => program.rsplit(['/', '\\']).next().unwrap_or(program).to_owned(),
+        word if !word.is_empty() && word.chars().all(plain) => word.clone(),
+        word => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    words.iter().enumerate().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// "1 image", "2 images".
 pub fn count(number: usize, what: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
@@ -123,6 +136,12 @@ mod tests {
         assert_eq!([duration(1.25), duration(59.97), duration(3725.0)], ["1.2 s", "1m00s", "1h02m"]);
         assert_eq!([bytes(12), bytes(1 << 20)], ["12 bytes", "1.0 MiB"]);
         assert_eq!([count(1, "image"), count(1500, "image")], ["1 image", "1,500 images"]);
+    }
+
+    #[test]
+    fn commands_survive_the_shell() {
+        let words = ["/usr/bin/adamant", "evaluate", "a b", "it's", "", "pgd:eps=8/255"].map(str::to_owned);
+        assert_eq!(shell(&words), r"adamant evaluate 'a b' 'it'\''s' '' pgd:eps=8/255");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use adamant::package::{Package, Precision, SigningKey};
-use adamant::{Dataset, EvaluationReport};
+use adamant::{Dataset, EvaluationReport, Order};
 use anyhow::{Context, Result, bail};
 
 use crate::args::{Form, PackageArgs};
@@ -101,15 +101,9 @@ fn measure(
     let attacks = parse_attacks(&[ATTACK], &args.ball)?;
     let images = &args.images;
     let device = open_device(&args.device, console)?;
-    let measurement = Measurement {
-        data,
-        split: images.split.name(),
-        attacks: &attacks,
-        order: adamant::Order::Independent,
-        batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
-        seed: images.seed,
-    };
-    measurement.run(loaded, device, console, |_, _, _| Ok(()))
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let measurement = Measurement { batch, ..Measurement::of(data, &attacks, images, Order::Independent) };
+    Ok(measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report)
 }
 
 /// Accuracies before and after packing, 0 to 1.

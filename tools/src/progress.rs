@@ -13,11 +13,25 @@ pub struct Console {
     quiet: bool,
     verbose: bool,
     terminal: bool,
+    /// What was typed.
+    command: Vec<String>,
 }
 
 impl Console {
     pub fn new(quiet: bool, verbose: bool) -> Self {
-        Self { quiet, verbose, terminal: std::io::stderr().is_terminal() }
+        let command = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { quiet, verbose, terminal: std::io::stderr().is_terminal(), command }
+    }
+
+    /// The same console for a command that another one runs.
+    pub fn running(&self, command: &[&str]) -> Self {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        Self { command, ..*self }
+    }
+
+    /// The command under way, word by word.
+    pub fn command(&self) -> &[String] {
+        &self.command
     }
 
     pub fn verbose(&self) -> bool {

@@ -125,9 +125,17 @@ fn rerun(args: &VerifyArgs, data: &str, found: &Verification, console: &Console)
     let device = open_device(&args.device, console)?;
     let batch = BatchSize::Auto.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let order = adamant::Order::Independent;
-    let measurement =
-        Measurement { data: &data, split: &claim.split, attacks: &attacks, order, batch, seed: claim.seed };
-    let again = measurement.run(&loaded, device, console, |_, _, _| Ok(()))?;
+    let measurement = Measurement {
+        data: &data,
+        split: &claim.split,
+        attacks: &attacks,
+        order,
+        batch,
+        seed: claim.seed,
+        surrogates: &[],
+        whole: (data.len(), data.offset()),
+    };
+    let again = measurement.run(&loaded, device, console, |_, _, _| Ok(()))?.report;
     // Another device rounds differently, and may decide an image or two otherwise.
     let slack = 1 + claim.images / 500;
     let clean = ("clean".to_owned(), claim.clean.correct, again.clean.correct);

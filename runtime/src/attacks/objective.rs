@@ -1,7 +1,9 @@
 //! What an attack sees of a model.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::Ball;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::loss::Loss;
 use crate::ops::Norm;
@@ -49,6 +51,8 @@ pub struct Objective<'a> {
     balls: Option<&'a [(f32, f32)]>,
     /// What computes the gradient, where it is not that of a loss of the label.
     gradient: Option<&'a GradientOf<'a>>,
+    /// Set by another thread to stop.
+    stop: Option<&'a AtomicBool>,
 }
 
 /// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
@@ -60,7 +64,17 @@ impl<'a> Objective<'a> {
     /// numbers are a function of `seed`, `purpose`, `epoch`, the restart, and each image's data set
     /// index.
     pub fn new(session: &'a mut Session, count: usize, seed: u64, purpose: Purpose, epoch: u32) -> Self {
-        Self { session, count, seed, purpose, epoch, loss: Loss::CrossEntropy, balls: None, gradient: None }
+        Self {
+            session,
+            count,
+            seed,
+            purpose,
+            epoch,
+            loss: Loss::CrossEntropy,
+            balls: None,
+            gradient: None,
+            stop: None,
+        }
     }
 
     /// Gives each image its own radius and step length, whatever ball the attack sets.
@@ -73,6 +87,20 @@ impl<'a> Objective<'a> {
     pub fn with_gradient(mut self, gradient: &'a GradientOf<'a>) -> Self {
         self.gradient = Some(gradient);
         self
+    }
+
+    /// Ends an attack with [`Error::Interrupted`] at its next gradient or score once `stop` is set.
+    pub fn with_stop(mut self, stop: &'a AtomicBool) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
+    /// An attack takes thousands of steps: this is where it hears that nobody waits for it any more.
+    fn check_stop(&self) -> Result<()> {
+        match self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     /// Number of classes.
@@ -184,6 +212,7 @@ impl<'a> Objective<'a> {
     /// Computes the gradient of the summed loss at the adversarial images; the loss of each of them;
     /// and whether it is still classified correctly.
     pub fn gradient(&mut self) -> Result<()> {
+        self.check_stop()?;
         match self.gradient {
             Some(gradient) => gradient(self.session, self.count),
             None => self.session.gradient(self.count, self.loss),
@@ -192,6 +221,7 @@ impl<'a> Objective<'a> {
 
     /// Computes what [`Objective::gradient`] does, without the gradient.
     pub fn score(&mut self) -> Result<()> {
+        self.check_stop()?;
         self.session.score(self.count, self.loss)
     }
 

@@ -1,5 +1,7 @@
 //! Attacks by name: `pgd:eps=8/255,steps=20`.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Aim, Apgd, Attack, Ball, DeepFool, Dra, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -63,7 +65,7 @@ const fn known(
 }
 
 /// An attack with its settings, as the command line and recipes name it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttackSpec {
     pub kind: String,
     pub ball: Ball,

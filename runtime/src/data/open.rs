@@ -114,6 +114,11 @@ fn parse(spec: &str) -> Result<(Option<Kind>, &Path)> {
     if prefix.len() == 1 || Path::new(spec).exists() {
         return Ok((None, Path::new(spec)));
     }
+    if prefix == "cifar10c" || prefix == "cifar100c" {
+        return Err(Error::Config(format!(
+            "'{spec}': corrupted images alone; `adamant evaluate --suite corruptions` measures on them"
+        )));
+    }
     let known = Kind::ALL.map(Kind::name).join(", ");
     Err(Error::Config(format!("'{spec}': '{prefix}' is not a kind of data; there are {known}")))
 }

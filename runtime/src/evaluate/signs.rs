@@ -1,5 +1,7 @@
 //! What the first batch tells of a model, before any attack.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::session::{Images, Session};
 
@@ -13,7 +15,7 @@ const SAME: f64 = 1e-4;
 const PROBABILITY: f64 = 1e-5;
 
 /// Signs that a model's robustness may not be what gradients make of it.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Signs {
     /// The same images got different logits.
     pub randomized: bool,
@@ -23,12 +25,56 @@ pub struct Signs {
     pub constant: bool,
     /// Images of the batch with logits that are not finite.
     pub not_finite: usize,
-    /// For each attack: how much its first attempt raised the mean cross-entropy of the images that
-    /// it met; `None` where it met none.
-    pub loss_rise: Vec<Option<f64>>,
+    /// For each attack: how much its first attempt raised the cross-entropy of the images that it met.
+    pub loss_rise: Vec<LossRise>,
+}
+
+/// How much the loss of images rises in an attack.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LossRise {
+    /// Written as text: what is saved must be read back to the last bit, and may be no number.
+    #[serde(with = "exact")]
+    pub sum: f64,
+    pub images: usize,
+}
+
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_string().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl LossRise {
+    pub(super) fn add(&mut self, clean: f32, attacked: f32) {
+        self.sum += f64::from(attacked) - f64::from(clean);
+        self.images += 1;
+    }
+
+    /// `None` where no image was attacked.
+    pub fn mean(&self) -> Option<f64> {
+        (self.images > 0).then(|| self.sum / self.images as f64)
+    }
 }
 
 impl Signs {
+    /// Adds what was seen on the images that follow these.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.randomized |= other.randomized;
+        self.probabilities &= other.probabilities;
+        self.constant &= other.constant;
+        self.not_finite += other.not_finite;
+        for (mine, theirs) in self.loss_rise.iter_mut().zip(&other.loss_rise) {
+            mine.sum += theirs.sum;
+            mine.images += theirs.images;
+        }
+    }
+
     /// Looks at the loaded batch.
     pub(super) fn look(&mut self, session: &mut Session, count: usize) -> Result<()> {
         let classes = session.classes();

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{EvaluateOptions, Outcome, audit, check_stop, filled};
+use super::{EvaluateOptions, LossRise, Outcome, audit, check_stop, filled};
 use crate::attacks::{AttackSpec, Objective};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
@@ -13,7 +13,8 @@ use crate::session::Session;
 
 /// Attacks `surrogate` with every attack of `options`, on the images that `session`'s model classifies
 /// correctly, and adds to `outcome` which of the results that model still gets right.
-/// `progress` gets the part that is done, 0 to 1.
+/// They go to positions `first` and after; those that are there already stay as they are. `progress`
+/// gets the part that is done, 0 to 1.
 ///
 /// The attack's own success against the surrogate does not matter: its worst image for the
 /// surrogate, over all attempts, is the one that is shown.
@@ -27,6 +28,7 @@ pub fn evaluate_transfer(
     data: &Dataset,
     options: &EvaluateOptions<'_>,
     outcome: &mut Outcome,
+    first: usize,
     mut progress: impl FnMut(f64),
 ) -> Result<()> {
     let fit = |s: &Session| (s.network().input, s.classes());
@@ -43,7 +45,12 @@ pub fn evaluate_transfer(
     let batch = options.batch.min(session.capacity()).min(surrogate.capacity());
     let left: Vec<u32> = (0..data.len() as u32).filter(|&at| outcome.clean[at as usize]).collect();
     let mut done = 0;
-    for attack in options.attacks.iter().map(AttackSpec::build) {
+    for (i, attack) in options.attacks.iter().map(AttackSpec::build).enumerate() {
+        // An evaluation that goes on has some of them already.
+        if first + i < outcome.robust.len() {
+            done += left.len();
+            continue;
+        }
         let start = Instant::now();
         let mut robust = outcome.clean.clone();
         for part in left.chunks(batch) {
@@ -53,7 +60,8 @@ pub fn evaluate_transfer(
             let images = Batch::gather(data, &positions);
             let count = images.len();
             surrogate.load(&images.images, &images.labels, &images.indices)?;
-            let mut objective = Objective::new(surrogate, count, options.seed, Purpose::AttackStart, 0);
+            let mut objective = Objective::new(surrogate, count, options.seed, Purpose::AttackStart, 0)
+                .with_stop(options.stop);
             attack.perturb(&mut objective)?;
             let found = surrogate.read_adversarial(count)?;
             audit(attack.name(), &attack.ball(), &images.images, &found, count)?;
@@ -70,7 +78,7 @@ pub fn evaluate_transfer(
         outcome.robust.push(robust);
         outcome.seconds.push(start.elapsed().as_secs_f64());
         // How the loss of another model rises is no sign of this one.
-        outcome.signs.loss_rise.push(None);
+        outcome.signs.loss_rise.push(LossRise::default());
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Signs that a number says less than it seems to. `docs/warnings.md` tells what each flag means and
 //! what to do about it.
 
-use super::{Order, Outcome, count_of};
+use super::{LossRise, Order, Outcome, count_of};
 use crate::attacks::AttackSpec;
 use crate::ops::{LogitLossKind, Norm};
 use crate::report::Warning;
@@ -13,8 +13,11 @@ const SQUARE_ALLOWANCE: f64 = 0.002;
 /// An linf ball that nothing withstands: any image can become uniform grey in it.
 const HUGE_EPS: f32 = 0.5;
 
-/// Images from which accuracies are compared with chance.
+/// Images from which accuracies are compared with chance, and with each other.
 const ENOUGH_IMAGES: f64 = 100.0;
+
+/// A ball so many times larger fools some image more, if the attack works at all.
+const FLAT_FACTOR: f32 = 3.999;
 
 impl Outcome {
     /// All warnings. `classes` is the number that the model tells apart.
@@ -128,7 +131,7 @@ impl Outcome {
         let images = self.clean.len() as f64;
         // Those that look for more than one step's worth along the gradient of the cross-entropy.
         let climbs = matches!(attack.kind.as_str(), "fgsm" | "bim" | "pgd" | "mi-fgsm");
-        let rise = self.signs.loss_rise.get(i).copied().flatten();
+        let rise = self.signs.loss_rise.get(i).and_then(LossRise::mean);
         // Written so that NaN is a sign, too.
         if climbs
             && attack.ball.eps > 0.0
@@ -188,6 +191,26 @@ impl Outcome {
         warn: &mut impl FnMut(&str, String),
     ) {
         let robust = count_of(&self.robust[i]);
+        let grown = |other: &AttackSpec| {
+            let same = (&other.kind, other.ball.norm) == (&attack.kind, attack.ball.norm);
+            same && other.ball.eps > 0.0
+                && attack.ball.eps >= FLAT_FACTOR * other.ball.eps
+                && attack.steps >= other.steps
+        };
+        let flat = |j: &usize| grown(&attacks[*j]) && count_of(&self.robust[*j]) == robust;
+        if let Some(j) = (0..attacks.len()).find(flat)
+            && robust > 0
+            && self.clean.len() as f64 >= ENOUGH_IMAGES
+        {
+            warn(
+                "flat-in-eps",
+                format!(
+                    "{} leaves {robust} images robust at eps {} as at {}: a larger ball should fool more; the attack \
+                     does not work on this model, or the model masks its gradients",
+                    attack.kind, attack.ball.eps, attacks[j].ball.eps
+                ),
+            );
+        }
         for (j, other) in attacks.iter().enumerate().filter(|&(j, _)| j != i) {
             let before = count_of(&self.robust[j]);
             if robust <= before {
@@ -223,13 +246,17 @@ mod tests {
     use super::*;
     use crate::evaluate::Signs;
 
+    fn rise(sum: f64) -> LossRise {
+        LossRise { sum, images: 1 }
+    }
+
     /// `robust[i]` of 1,000 images withstand attack `i`; the first of the data always.
     fn outcome(robust: &[usize]) -> Outcome {
         Outcome {
             clean: vec![true; 1000],
             robust: robust.iter().map(|&r| (0..1000).map(|n| n < r).collect()).collect(),
             seconds: vec![0.0; robust.len()],
-            signs: Signs { loss_rise: vec![Some(1.0); robust.len()], ..Signs::default() },
+            signs: Signs { loss_rise: vec![rise(1.0); robust.len()], ..Signs::default() },
             ..Outcome::default()
         }
     }
@@ -279,14 +306,14 @@ mod tests {
     #[test]
     fn attacks_that_do_not_work() {
         let mut still = outcome(&[500]);
-        still.signs.loss_rise = vec![Some(0.0)];
+        still.signs.loss_rise = vec![rise(0.0)];
         assert_eq!(flags(&still, &["pgd"]), ["loss-not-rising"]);
-        still.signs.loss_rise = vec![Some(f64::NAN)];
+        still.signs.loss_rise = vec![rise(f64::NAN)];
         assert_eq!(flags(&still, &["pgd"]), ["loss-not-rising"]);
         // Without an image to attack, or where the loss is another, nothing is said.
-        still.signs.loss_rise = vec![None];
+        still.signs.loss_rise = vec![LossRise::default()];
         assert!(flags(&still, &["pgd"]).is_empty());
-        still.signs.loss_rise = vec![Some(-1.0)];
+        still.signs.loss_rise = vec![rise(-1.0)];
         assert!(flags(&still, &["apgd-ce"]).is_empty());
         assert_eq!(flags(&outcome(&[1]), &["pgd:eps=0.5"]), ["robust-at-huge-eps"]);
         assert!(flags(&outcome(&[0]), &["pgd:eps=0.5"]).is_empty());
@@ -297,6 +324,9 @@ mod tests {
         assert_eq!(flags(&outcome(&[400, 401]), &["fgsm", "pgd"]), ["pgd-weaker-than-fgsm"]);
         assert_eq!(flags(&outcome(&[400, 401]), &["pgd:eps=2/255", "pgd:eps=8/255"]), ["larger-eps-weaker"]);
         assert!(flags(&outcome(&[401, 400]), &["pgd:eps=2/255", "pgd:eps=8/255"]).is_empty());
+        assert_eq!(flags(&outcome(&[400, 400]), &["pgd:eps=2/255", "pgd:eps=8/255"]), ["flat-in-eps"]);
+        assert!(flags(&outcome(&[400, 400]), &["pgd:eps=4/255", "pgd:eps=8/255"]).is_empty());
+        assert!(flags(&outcome(&[0, 0]), &["pgd:eps=2/255", "pgd:eps=8/255"]).is_empty());
         assert_eq!(flags(&outcome(&[400, 397]), &["apgd-ce", "square"]), ["square-beats-gradients"]);
         assert!(flags(&outcome(&[400, 398]), &["apgd-ce", "square"]).is_empty());
         assert!(flags(&outcome(&[400]), &["square"]).is_empty());

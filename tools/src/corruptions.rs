@@ -1,0 +1,104 @@
+//! The suite of common corruptions, for `evaluate`.
+
+use adamant::{Corrupted, CorruptionReport, Device, PublishedCorruptions, Session, evaluate_corruptions};
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::args::EvaluateArgs;
+use crate::measure::open_device;
+use crate::model::Loaded;
+use crate::output::{self, count, percent};
+use crate::progress::{Console, stop_on_interrupt};
+
+/// Classifies the images under every corruption, with a progress bar.
+pub fn measure(
+    loaded: &Loaded,
+    images: &Corrupted<'_>,
+    device: Device,
+    batch: usize,
+    console: &Console,
+) -> Result<CorruptionReport> {
+    let stop = stop_on_interrupt()?;
+    let mut session = Session::new(device, &loaded.model, batch.max(1))?;
+    let bar = console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})");
+    let found = evaluate_corruptions(&mut session, images, batch, stop, |name, part| {
+        bar.set_position((part * 1000.0) as u64);
+        bar.set_message(name.to_owned());
+    });
+    bar.finish_and_clear();
+    match found {
+        Err(adamant::Error::Interrupted) => bail!("stopped before all corruptions were measured"),
+        found => Ok(found?),
+    }
+}
+
+/// What `--json` gets where there are corrupted images alone.
+#[derive(Serialize)]
+struct Published<'a> {
+    schema: u32,
+    model: &'a str,
+    data: &'a str,
+    images: u64,
+    device: String,
+    corruptions: &'a CorruptionReport,
+    command: &'a [String],
+}
+
+/// `evaluate --data cifar10c:DIR`.
+pub fn run_published(
+    args: &EvaluateArgs,
+    loaded: &Loaded,
+    files: &PublishedCorruptions,
+    console: &Console,
+) -> Result<Outcome> {
+    let [channels, height, width] = loaded.model.network.input;
+    if [channels, height, width] != files.shape() {
+        bail!("{}: images of 3x32x32, the model takes {channels}x{height}x{width}", args.data);
+    }
+    if !files.missing().is_empty() {
+        console.note(&format!("{}: without {}", args.data, files.missing().join(", ")));
+    }
+    let device = open_device(&args.device, console)?;
+    let name = device.name();
+    let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
+    let report = measure(loaded, &images, device, batch, console)?;
+    let data = args.data.split(':').next().unwrap_or_default();
+    let result = Published {
+        schema: 1,
+        model: &loaded.name,
+        data,
+        images: report.images,
+        device: name,
+        corruptions: &report,
+        command: console.command(),
+    };
+    let head = format!("{}: {} of {data}\n\n", loaded.name, count(report.images as usize, "image"));
+    output::result(&args.json, &result, &(head + &text(&report)))?;
+    Ok(Outcome::Done)
+}
+
+/// A line for each corruption, and the means.
+pub fn text(report: &CorruptionReport) -> String {
+    let mut text = format!("{:<28}", format!("{} at severity", report.kind));
+    (1..=5).for_each(|severity| text += &format!(" {severity:>6}"));
+    text += "    mean\n";
+    for result in &report.results {
+        let extra = if result.extra { " (extra)" } else { "" };
+        text += &format!("{:<28}", format!("{}{extra}", result.name));
+        result.accuracy.iter().for_each(|&a| text += &format!(" {:>6}", percent(a)));
+        text += &format!(" {:>7}\n", percent(result.mean_accuracy));
+    }
+    let mut mean = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            text += &format!("{name:<62} {:>8}\n", percent(value));
+        }
+    };
+    mean("mean over the benchmark's 15", report.mean_accuracy);
+    mean("mean over all 19", report.mean_accuracy_all);
+    if let Some(mce) = report.mce {
+        text += &format!("{:<62} {mce:>8.1}\n", "mCE, percent of AlexNet's errors");
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! Charts as SVG: small enough to read on a phone, coloured by the page's own style sheet, so that they
+//! follow its light or dark theme.
+
+use maud::{Markup, html};
+
+const WIDTH: f64 = 400.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 44.0;
+
+/// The number of colours and shapes that the style sheet tells apart.
+const STYLES: usize = 6;
+
+/// Labels of an axis are at least this far apart.
+const APART: f64 = 34.0;
+
+/// One direction of a chart.
+pub struct Axis {
+    pub label: String,
+    pub from: f64,
+    pub to: f64,
+    pub ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    /// From 0 to 100%.
+    pub fn percent(label: &str) -> Self {
+        let ticks = (0..=5).map(|i| (f64::from(i) * 0.2, format!("{}%", i * 20))).collect();
+        Self { label: label.into(), from: 0.0, to: 1.0, ticks }
+    }
+
+    /// Just past `values`, with round ticks.
+    pub fn around(label: &str, values: impl Iterator<Item = f64>, text: impl Fn(f64) -> String) -> Self {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.filter(|v| v.is_finite()) {
+            (low, high) = (low.min(value), high.max(value));
+        }
+        if low > high {
+            (low, high) = (0.0, 1.0);
+        }
+        let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-6);
+        let step = round_step((high - low + 2.0 * room) / 5.0);
+        let (from, to) = (((low - room) / step).floor() * step, ((high + room) / step).ceil() * step);
+        let count = ((to - from) / step).round() as u32;
+        let ticks = (0..=count).map(|i| from + f64::from(i) * step).map(|v| (v, text(v))).collect();
+        Self { label: label.into(), from, to, ticks }
+    }
+
+    fn part(&self, value: f64) -> f64 {
+        if self.to > self.from { (value - self.from) / (self.to - self.from) } else { 0.5 }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        LEFT + self.part(value) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - self.part(value) * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, `least` or a little more.
+fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|&s| s >= least).unwrap_or(10.0 * power)
+}
+
+/// Points of one kind.
+pub struct Series {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+    /// Below and above each point, where they are known.
+    pub bands: Vec<(f64, f64)>,
+    /// Whether a line joins them.
+    pub line: bool,
+    /// A label for each point, where they have some.
+    pub labels: Vec<String>,
+}
+
+impl Series {
+    pub fn line(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points, bands: Vec::new(), line: true, labels: Vec::new() }
+    }
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+fn path<'a>(points: impl Iterator<Item = (f64, f64)> + 'a) -> String {
+    points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The frame of a chart: both axes with their ticks and labels.
+fn axes(x: &Axis, y: &Axis) -> Markup {
+    let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+    let mut last = f64::NEG_INFINITY;
+    html! {
+        @for (value, text) in &y.ticks {
+            line.grid x1=(LEFT) x2=(right) y1=(number(y.y(*value))) y2=(number(y.y(*value))) {}
+            text.tick x=(LEFT - 6.0) y=(number(y.y(*value) + 4.0)) text-anchor="end" { (text) }
+        }
+        line.axis x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
+        @for (value, text) in &x.ticks {
+            @let at = x.x(*value);
+            line.axis x1=(number(at)) x2=(number(at)) y1=(bottom) y2=(bottom + 4.0) {}
+            @if at - last >= APART {
+                text.tick x=(number(at)) y=(bottom + 17.0) text-anchor="middle" { (text) }
+                @let () = last = at;
+            }
+        }
+        text.label x=((LEFT + right) / 2.0) y=(HEIGHT - 8.0) text-anchor="middle" { (x.label) }
+        @let middle = (TOP + bottom) / 2.0;
+        text.label x="11" y=(middle) text-anchor="middle" transform=(format!("rotate(-90 11 {middle})")) {
+            (y.label)
+        }
+    }
+}
+
+/// A point's mark: another shape for each series, so that nobody has to tell colours apart.
+fn mark(style: usize, x: f64, y: f64) -> Markup {
+    let class = format!("mark s{style}");
+    let polygon = |points: &[(f64, f64)]| {
+        let points = path(points.iter().map(|(dx, dy)| (x + dx, y + dy)));
+        html! { polygon class=(class) points=(points) {} }
+    };
+    match style % 3 {
+        0 => html! { circle class=(class) cx=(number(x)) cy=(number(y)) r="3.5" {} },
+        1 => polygon(&[(-3.3, -3.3), (3.3, -3.3), (3.3, 3.3), (-3.3, 3.3)]),
+        _ => polygon(&[(0.0, -4.4), (4.4, 3.4), (-4.4, 3.4)]),
+    }
+}
+
+/// Lines and points over two axes, with a legend below.
+pub fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Markup {
+    let inside = |(a, b): &&(f64, f64)| a.is_finite() && b.is_finite();
+    html! {
+        figure {
+            svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(title) {
+                title { (title) }
+                (axes(x, y))
+                @for (i, one) in series.iter().enumerate() {
+                    @let style = i % STYLES;
+                    @if !one.bands.is_empty() {
+                        @let up = one.points.iter().zip(&one.bands).map(|(p, b)| (x.x(p.0), y.y(b.1)));
+                        @let down = one.points.iter().zip(&one.bands).rev().map(|(p, b)| (x.x(p.0), y.y(b.0)));
+                        polygon class=(format!("band s{style}")) points=(path(up.chain(down))) {}
+                    }
+                    @if one.line {
+                        @let points = path(one.points.iter().filter(inside).map(|p| (x.x(p.0), y.y(p.1))));
+                        polyline class=(format!("line s{style}")) points=(points) {}
+                    }
+                    @for (n, (a, b)) in one.points.iter().enumerate().filter(|(_, p)| inside(p)) {
+                        @let (px, py) = (x.x(*a), y.y(*b));
+                        (mark(style, px, py))
+                        @if let Some(label) = one.labels.get(n) {
+                            // On the side that has room.
+                            @let (dx, anchor) = if px > 0.7 * WIDTH { (-7.0, "end") } else { (7.0, "start") };
+                            text.point x=(number(px + dx)) y=(number(py + 4.0)) text-anchor=(anchor) { (label) }
+                        }
+                    }
+                }
+            }
+            figcaption {
+                b { (title) }
+                @if series.len() > 1 || series.iter().any(|s| !s.bands.is_empty()) {
+                    " "
+                    @for (i, one) in series.iter().enumerate() {
+                        span.key {
+                            svg viewBox="-7 -7 14 14" width="14" height="14" aria-hidden="true" {
+                                (mark(i % STYLES, 0.0, 0.0))
+                            }
+                            " " (one.name)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many values fall into each of equal parts of their range.
+pub fn histogram(title: &str, label: &str, values: &[f32], text: impl Fn(f64) -> String) -> Markup {
+    const BARS: usize = 16;
+    let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).filter(|v| v.is_finite()).collect();
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min).min(0.0);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max).max(low + 1e-9);
+    let mut counts = [0usize; BARS];
+    for value in &values {
+        let at = ((value - low) / (high - low) * BARS as f64) as usize;
+        counts[at.min(BARS - 1)] += 1;
+    }
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let width = (high - low) / BARS as f64;
+    let ticks = (0..=4).map(|i| low + (high - low) * f64::from(i) / 4.0).map(|v| (v, text(v))).collect();
+    let x = Axis { label: label.into(), from: low, to: high, ticks };
+    let step = round_step(most as f64 / 4.0).max(1.0);
+    let top = (most as f64 / step).ceil() * step;
+    let ticks = (0..=(top / step) as u32).map(|i| f64::from(i) * step).map(|v| (v, format!("{v}"))).collect();
+    let y = Axis { label: "images".into(), from: 0.0, to: top, ticks };
+    html! {
+        figure {
+            svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(title) {
+                title { (title) }
+                (axes(&x, &y))
+                @for (i, &count) in counts.iter().enumerate() {
+                    @let (left, right) = (x.x(low + i as f64 * width), x.x(low + (i + 1) as f64 * width));
+                    @let (up, down) = (y.y(count as f64), y.y(0.0));
+                    rect.bar x=(number(left + 0.5)) width=(number(right - left - 1.0))
+                        y=(number(up)) height=(number(down - up)) {}
+                }
+            }
+            figcaption { b { (title) } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_round_ticks_around_their_values() {
+        let axis = Axis::around("x", [0.12, 0.48, f64::NAN].into_iter(), |v| format!("{v:.1}"));
+        assert!(axis.from <= 0.12 && axis.to >= 0.48 && axis.ticks.len() <= 8, "{:?}", axis.ticks);
+        assert_eq!(axis.ticks[1].1.len(), 3);
+        assert_eq!([round_step(0.07), round_step(1.0), round_step(13.0)], [0.1, 1.0, 20.0]);
+        let empty = Axis::around("x", std::iter::empty(), |v| v.to_string());
+        assert!(empty.from < empty.to);
+        let single = Axis::around("x", [5.0].into_iter(), |v| v.to_string());
+        assert!(single.from < 5.0 && single.to > 5.0);
+    }
+
+    /// Whatever a file holds, a chart has no NaN in it, and no markup that was not its own.
+    #[test]
+    fn charts_hold_numbers_and_escaped_text() {
+        let series = vec![
+            Series::line("<script>", vec![(0.0, 0.5), (f64::NAN, 0.2), (1.0, f64::INFINITY), (2.0, 0.1)]),
+            Series {
+                labels: vec!["a & b".into()],
+                bands: vec![(0.1, 0.2)],
+                ..Series::line("two", vec![(1.0, 0.2)])
+            },
+        ];
+        let axis = Axis { label: "\"x\"".into(), from: 0.0, to: 2.0, ticks: vec![(0.0, "<0>".into())] };
+        let text = plot("t < u", &axis, &Axis::percent("y"), &series).into_string();
+        assert!(!text.contains("<script>") && !text.contains("NaN") && !text.contains("inf"), "{text}");
+        assert!(text.contains("&lt;script&gt;") && text.contains("a &amp; b"), "{text}");
+        assert_eq!(text.matches("<circle").count(), 2 + 1, "two points and the legend");
+        let text = histogram("h", "x", &[f32::NAN, 0.1, 0.2, 0.2], |v| format!("{v:.1}")).into_string();
+        assert!(!text.contains("NaN") && text.matches("<rect").count() == 16, "{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What a report is made of: results of `evaluate`, runs, packages, and folders of images.
+
+use std::path::Path;
+
+use adamant::EvaluationReport;
+use adamant::finetune::{EpochMetrics, RunDirectory};
+use adamant::package::Package;
+use anyhow::{Context, Result, bail};
+
+use crate::evaluation::Evaluation;
+use crate::saved::Saved;
+use crate::settings::Settings;
+
+#[derive(Default)]
+pub struct Inputs {
+    pub measured: Vec<Measured>,
+    pub runs: Vec<Run>,
+    pub pictures: Vec<Saved>,
+}
+
+/// An evaluation, with all that its file says about it where that is more than the report.
+pub struct Measured {
+    pub report: EvaluationReport,
+    pub full: Option<Evaluation>,
+}
+
+/// A folder of `train` or `finetune`.
+pub struct Run {
+    pub path: String,
+    pub settings: Settings,
+    pub epochs: Vec<EpochMetrics>,
+    /// The radius of each training image, where it has its own.
+    pub radii: Vec<f32>,
+}
+
+impl Inputs {
+    pub fn read(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        let mut inputs = Self::default();
+        for path in paths {
+            inputs.add(path.as_ref())?;
+        }
+        if inputs.measured.is_empty() && inputs.runs.is_empty() && inputs.pictures.is_empty() {
+            bail!("there is nothing to report");
+        }
+        Ok(inputs)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let name = path.display();
+        if !path.exists() {
+            bail!("{name}: there is no such file or folder");
+        }
+        if path.is_dir() {
+            return match () {
+                () if Saved::is_one(path) => {
+                    self.pictures.push(Saved::open(path)?);
+                    Ok(())
+                }
+                () if path.join("metrics.jsonl").is_file() => {
+                    self.runs.push(Run::read(path)?);
+                    Ok(())
+                }
+                () => bail!(
+                    "{name}: neither a run (metrics.jsonl) nor images of `adamant attack --save` (manifest.json)"
+                ),
+            };
+        }
+        if path.extension().is_some_and(|e| e == "adamant") {
+            let claim = Package::read(path)?.report;
+            let report = claim.with_context(|| {
+                format!("{name}: the package makes no claim; package it with --data, or evaluate it")
+            })?;
+            self.measured.push(Measured { report, full: None });
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;
+        // A file of an earlier version has the report alone.
+        let full = Evaluation::read(path);
+        let report = match &full {
+            Ok(full) => full.report.clone(),
+            Err(_) => serde_json::from_str::<EvaluationReport>(&text).map_err(|_| {
+                anyhow::anyhow!(
+                    "{name}: not the result of `adamant evaluate --json`, a package, a run, or a folder of \
+                     `adamant attack --save`"
+                )
+            })?,
+        };
+        self.measured.push(Measured { report, full: full.ok() });
+        Ok(())
+    }
+}
+
+impl Run {
+    fn read(path: &Path) -> Result<Self> {
+        let file = |name: &str| path.join(name);
+        let read = |name: &str| {
+            std::fs::read_to_string(file(name)).with_context(|| file(name).display().to_string())
+        };
+        let metrics = read("metrics.jsonl")?;
+        let epochs = metrics
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()
+            .with_context(|| file("metrics.jsonl").display().to_string())?;
+        let settings = Settings::parse(&read("config.toml")?)
+            .with_context(|| file("config.toml").display().to_string())?;
+        let checkpoint = RunDirectory::selected(path).with_file_name("checkpoint.adamant");
+        let radii = match checkpoint.is_file() {
+            true => radii(&Package::read(&checkpoint)?),
+            false => Vec::new(),
+        };
+        Ok(Self { path: path.display().to_string(), settings, epochs, radii })
+    }
+}
+
+/// The radii that a checkpoint keeps of its training images.
+fn radii(package: &Package) -> Vec<f32> {
+    let tensors = package.training.iter().flat_map(|t| &t.tensors);
+    tensors.filter(|(name, _)| name == "epsilon").map(|(_, values)| values.clone()).next().unwrap_or_default()
+}

@@ -1,0 +1,477 @@
+//! The page itself. It needs nothing but itself: no network, no scripts.
+
+use adamant::{EvaluationReport, Tradeoff, wilson};
+use anyhow::Result;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::{Axis, Series, histogram, plot};
+use super::inputs::{Inputs, Measured, Run};
+use super::{pictures, published, warnings};
+use crate::measure::describe;
+use crate::output::{count, duration, percent, pixels, shell};
+
+const STYLE: &str = include_str!("style.css");
+
+/// A number in percent with one decimal, for an axis that is already in percent.
+fn one_decimal(value: f64) -> String {
+    format!("{value:.0}%")
+}
+
+pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
+    // The last result that was given is what the report is about.
+    let subject = inputs.measured.last().map(|m| &m.report);
+    let title = subject.map_or("Adamant report", |r| r.model.as_str());
+    let mut grids = Vec::new();
+    for saved in &inputs.pictures {
+        grids.push(pictures::grid(saved)?);
+    }
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="generator" content=(concat!("adamant ", env!("CARGO_PKG_VERSION")));
+                title { (title) " · Adamant" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                @if let Some(report) = subject { (claim(report)) }
+                @else { h1 { "What training did" } }
+                @for measured in &inputs.measured { (doubts(&measured.report, inputs.measured.len() > 1)) }
+                @if inputs.measured.len() > 1 { (comparison(&inputs.measured)) }
+                @if !inputs.measured.is_empty() {
+                    h2 { "Accuracy" }
+                    @for measured in &inputs.measured { (accuracies(measured)) }
+                }
+                (curves(&inputs.measured))
+                (tradeoff(&inputs.measured))
+                (corrupted(&inputs.measured))
+                @if !grids.is_empty() {
+                    h2 { "What an attack does to an image" }
+                    @for grid in grids { (grid) }
+                }
+                @if !inputs.runs.is_empty() {
+                    h2 { "Training" }
+                    @for run in &inputs.runs { (training(run)) }
+                }
+                (repeat(inputs, command))
+            }
+        }
+    };
+    Ok(markup.into_string())
+}
+
+/// What an attacker may do, in words.
+fn power(report: &EvaluationReport) -> String {
+    let radius = report.attacks.iter().map(|a| a.eps).fold(0.0, f64::max);
+    let norms: Vec<&str> = report.attacks.iter().map(|a| a.norm.as_str()).collect();
+    match norms.first() {
+        Some(&"linf") if norms.iter().all(|&n| n == "linf") => {
+            format!("when every pixel may change by up to {}", pixels(radius))
+        }
+        Some(&"l2") if norms.iter().all(|&n| n == "l2") => {
+            format!("when the image may change by up to {} in l2 distance", pixels(radius))
+        }
+        _ => "under all of the attacks below".to_owned(),
+    }
+}
+
+/// The first line: what the model can do, and how far that is to be trusted.
+fn claim(report: &EvaluationReport) -> Markup {
+    let images = report.images;
+    let part = |accuracy: f64| percent(accuracy);
+    let interval = |correct| {
+        let [low, high] = wilson(correct, images);
+        format!("{} to {}", percent(low), percent(high))
+    };
+    let names: Vec<&str> = report.attacks.iter().map(|a| a.name.as_str()).collect();
+    let auto = ["apgd-ce", "apgd-t", "fab-t", "square"].iter().all(|a| names.contains(a));
+    html! {
+        h1 {
+            (report.model) " gets " strong { (part(report.clean.accuracy)) } " of " (count(images as usize, "image"))
+            " right"
+            @if !report.attacks.is_empty() {
+                ", and " strong { (part(report.worst_case.robust_accuracy)) } " " (power(report))
+            }
+            "."
+        }
+        p.quiet {
+            "Images: the " (report.split) " half of " (report.data) ". With 95% confidence the accuracy on all such "
+            "images is " (interval(report.clean.correct))
+            @if !report.attacks.is_empty() { ", and " (interval(report.worst_case.robust_correct)) " under attack" }
+            ". "
+            @if report.attacks.is_empty() { "Nothing was attacked: this says nothing about robustness." }
+            @else if auto {
+                "Measured with the four attacks of AutoAttack. What withstands them is still an upper bound: a "
+                "stronger attack may find more."
+            }
+            @else {
+                "This is an upper bound: a stronger attack finds more. Run " code { "evaluate --suite autoattack" }
+                " before you publish it."
+            }
+        }
+    }
+}
+
+fn doubts(report: &EvaluationReport, several: bool) -> Markup {
+    html! {
+        @for warning in &report.warnings {
+            div.warning {
+                p {
+                    b { (warning.flag) }
+                    @if several { " (" (report.model) ")" }
+                    ": " (warning.message) "."
+                }
+                @if let Some(known) = warnings::explain(&warning.flag) {
+                    p { "What it means: " (known.means) "." }
+                    p { "What to do: " (known.remedy) "." }
+                }
+            }
+        }
+    }
+}
+
+fn comparison(measured: &[Measured]) -> Markup {
+    html! {
+        h2 { "Side by side" }
+        div.scroll {
+            table {
+                thead { tr {
+                    th { "model" } th.n { "clean" } th.n { "attacked" } th.n { "sum" } th.n.wide { "images" }
+                } }
+                tbody { @for one in measured { @let report = &one.report; tr {
+                    td { (report.model) }
+                    td.n { (percent(report.clean.accuracy)) }
+                    td.n { (attacked(report, |r| percent(r.worst_case.robust_accuracy))) }
+                    td.n { (attacked(report, |r| format!("{:.1}", 100.0 * (r.clean.accuracy + r.worst_case.robust_accuracy)))) }
+                    td.n.wide { (report.images) }
+                } } }
+            }
+        }
+        p.quiet {
+            "Attacked: right without an attack and under every one of the attacks that were run. Only results of the "
+            "same attacks can be compared."
+        }
+    }
+}
+
+/// A dash where nothing was attacked.
+fn attacked(report: &EvaluationReport, text: impl Fn(&EvaluationReport) -> String) -> String {
+    if report.attacks.is_empty() { "–".into() } else { text(report) }
+}
+
+fn accuracies(measured: &Measured) -> Markup {
+    let report = &measured.report;
+    let row = |name: &str, class: &str, correct: u64, accuracy: f64, seconds: Option<f64>| {
+        let [low, high] = wilson(correct, report.images);
+        html! {
+            tr class=(class) {
+                td { (name) }
+                td.n { (percent(accuracy)) }
+                td.n { (percent(low)) "–" (percent(high)) }
+                td.n.wide { (correct) "/" (report.images) }
+                td.n.wide { @if let Some(seconds) = seconds { (duration(seconds)) } }
+            }
+        }
+    };
+    html! {
+        h3 { (report.model) }
+        div.scroll {
+            table {
+                thead { tr {
+                    th { "" } th.n { "right" } th.n { "95% interval" } th.n.wide { "images" } th.n.wide { "time" }
+                } }
+                tbody {
+                    (row("clean", "", report.clean.correct, report.clean.accuracy, None))
+                    @for attack in &report.attacks {
+                        (row(&describe(attack), "", attack.robust_correct, attack.robust_accuracy, Some(attack.seconds)))
+                    }
+                    @if report.attacks.len() > 1 {
+                        @let worst = &report.worst_case;
+                        (row("worst of these for each image", "worst", worst.robust_correct, worst.robust_accuracy, None))
+                    }
+                }
+            }
+        }
+        @if let Some(full) = &measured.full {
+            @if full.order == adamant::Order::InTurn {
+                p.quiet { "Each attack met only the images that withstood those above it." }
+            }
+            @if let Some(sum) = full.metrics.sum {
+                p.quiet {
+                    "Sum of clean and attacked: " (format!("{sum:.1}")) ". "
+                    @if let Some(ardist) = full.metrics.ardist { (distance(&ardist, full.metrics.ardist_attacks)) }
+                }
+            }
+        }
+    }
+}
+
+fn distance(ardist: &adamant::Ardist, comparable: bool) -> String {
+    let [low, high] = ardist.curve.range();
+    match (ardist.in_range, comparable) {
+        (true, true) => format!("ARDist, the distance from published trade-offs: {:+.3}.", ardist.distance),
+        (false, _) => {
+            format!("ARDist is not meaningful here: its curve is of clean accuracies from {low}% to {high}%.")
+        }
+        (true, false) => format!(
+            "ARDist would be {:+.3}, but its curve is of AutoAttack at linf 8/255, which this is not.",
+            ardist.distance
+        ),
+    }
+}
+
+fn curves(measured: &[Measured]) -> Markup {
+    let mut charts = Vec::new();
+    for norm in ["linf", "l2"] {
+        let found: Vec<_> = measured
+            .iter()
+            .filter_map(|m| Some((m, m.full.as_ref()?.metrics.curves.iter().find(|c| c.norm == norm)?)))
+            .collect();
+        if found.is_empty() {
+            continue;
+        }
+        let most = found.iter().flat_map(|(_, c)| &c.points).map(|p| p.eps).fold(0.0, f64::max);
+        let mut ticks: Vec<(f64, String)> =
+            found.iter().flat_map(|(_, c)| &c.points).map(|p| (p.eps, pixels(p.eps))).collect();
+        ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ticks.dedup_by(|a, b| (a.0 - b.0).abs() < 1e-9);
+        let x = Axis { label: format!("radius of the attack, {norm}"), from: 0.0, to: most, ticks };
+        let series: Vec<Series> = found
+            .iter()
+            .map(|(m, curve)| Series {
+                bands: curve.points.iter().map(|p| (p.interval[0], p.interval[1])).collect(),
+                ..Series::line(
+                    m.report.model.clone(),
+                    curve.points.iter().map(|p| (p.eps, p.robust_accuracy)).collect(),
+                )
+            })
+            .collect();
+        let expected: Vec<String> = found
+            .iter()
+            .map(|(m, curve)| format!("{}: {}", m.report.model, percent(curve.expected)))
+            .collect();
+        charts.push(html! {
+            (plot(&format!("Robust accuracy by radius, {norm}"), &x, &Axis::percent("robust accuracy"), &series))
+            p.quiet {
+                "Expected robustness, the mean over all radii from 0 to " (pixels(most)) ": " (expected.join("; "))
+                ". Shaded: 95% confidence."
+            }
+        });
+    }
+    html! {
+        @if !charts.is_empty() {
+            h2 { "How robustness falls with the radius" }
+            @for chart in charts { (chart) }
+        }
+    }
+}
+
+/// The models between accuracy and robustness, among published ones where they can be compared.
+fn tradeoff(measured: &[Measured]) -> Markup {
+    let own: Vec<&EvaluationReport> =
+        measured.iter().map(|m| &m.report).filter(|r| !r.attacks.is_empty()).collect();
+    let Some(last) = own.last() else { return html! {} };
+    let curve = Tradeoff::of(&last.data);
+    let published_ball = |r: &EvaluationReport| {
+        r.attacks.iter().all(|a| a.norm == "linf" && (a.eps - 8.0 / 255.0).abs() < 1e-6)
+    };
+    let comparable = curve.filter(|_| published_ball(last) && own.iter().all(|r| r.data == last.data));
+    if comparable.is_none() && own.len() < 2 {
+        return match curve {
+            Some(_) => html! {
+                h2 { "Accuracy against robustness" }
+                p {
+                    "Published results for " (last.data) " are at linf 8/255; this evaluation is of other attacks, "
+                    "so it is not drawn among them."
+                }
+            },
+            None => html! {},
+        };
+    }
+    let points = own.iter().map(|r| (100.0 * r.clean.accuracy, 100.0 * r.worst_case.robust_accuracy));
+    let mut series = vec![Series {
+        labels: own.iter().map(|r| short(&r.model)).collect(),
+        line: own.len() > 1,
+        ..Series::line("this report", points.collect())
+    }];
+    if let Some(curve) = comparable {
+        for network in ["WRN-34-10", "ResNet-18"] {
+            let of = || published::results(curve).iter().filter(|p| p.network == network);
+            if of().next().is_some() {
+                series.push(Series {
+                    labels: of().map(|p| p.name.to_owned()).collect(),
+                    line: false,
+                    ..Series::line(
+                        format!("{network}, published"),
+                        of().map(|p| (p.clean, p.robust)).collect(),
+                    )
+                });
+            }
+        }
+    }
+    let all = || series.iter().flat_map(|s| &s.points);
+    let x = Axis::around("clean accuracy", all().map(|p| p.0), one_decimal);
+    let y = Axis::around("robust accuracy", all().map(|p| p.1), one_decimal);
+    html! {
+        h2 { "Accuracy against robustness" }
+        (plot("Clean accuracy and accuracy under attack", &x, &y, &series))
+        @if comparable.is_some() {
+            p.quiet {
+                "Up and to the right is better. Published: AutoAttack at linf 8/255, 10,000 test images, without "
+                "extra data (" (published::SOURCES) ")."
+            }
+        }
+    }
+}
+
+/// A table for each evaluation that has corruptions.
+fn corrupted(measured: &[Measured]) -> Markup {
+    let found = || measured.iter().filter_map(|m| Some((m, m.full.as_ref()?.corruptions.as_ref()?)));
+    let differing = |report: &adamant::CorruptionReport| -> String {
+        let one = |r: &adamant::CorruptionResult| {
+            Some(format!("{} ({})", r.name.replace('_', " "), r.differs.as_ref()?))
+        };
+        report.results.iter().filter_map(one).collect::<Vec<_>>().join("; ")
+    };
+    html! {
+        @if found().next().is_some() { h2 { "Common corruptions" } }
+        @for (one, report) in found() {
+            h3 { (one.report.model) }
+            @if let Some(mean) = report.mean_accuracy {
+                p {
+                    b { (percent(mean)) } " right on average over 15 corruptions and 5 severities, "
+                    (percent(one.report.clean.accuracy)) " on the images as they are."
+                    @if let Some(mce) = report.mce { " mCE " b { (format!("{mce:.1}")) } "." }
+                }
+            }
+            div.scroll {
+                table {
+                    thead { tr {
+                        th { "severity" } @for severity in 1..=5 { th.n { (severity) } } th.n { "mean" }
+                    } }
+                    tbody { @for result in &report.results { tr {
+                        td { (result.name.replace('_', " ")) @if result.extra { " (extra)" } }
+                        @for accuracy in &result.accuracy { td.n { (percent(*accuracy)) } }
+                        td.n { b { (percent(result.mean_accuracy)) } }
+                    } } }
+                }
+            }
+            @if report.kind == "C-like" {
+                p.quiet {
+                    "C-like: made here from the same images with the published severities. Other than in the "
+                    "published images, besides the random numbers: " (differing(report)) "."
+                }
+            }
+        }
+    }
+}
+
+/// The last part of a path.
+fn short(path: &str) -> String {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
+    name.chars().take(24).collect()
+}
+
+fn training(run: &Run) -> Markup {
+    let at = |value: &dyn Fn(&adamant::finetune::EpochMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
+        run.epochs.iter().filter_map(|m| Some((f64::from(m.epoch), value(m)?))).collect()
+    };
+    let last = run.epochs.last().map_or(1, |m| m.epoch);
+    let every = last.div_ceil(10).max(1);
+    let ticks =
+        || (1..=last).filter(|e| e % every == 0 || *e == 1).map(|e| (f64::from(e), e.to_string())).collect();
+    let epochs = || Axis { label: "epoch".into(), from: 1.0, to: f64::from(last.max(2)), ticks: ticks() };
+    let accuracies = [
+        ("validation, clean", at(&|m| m.clean_accuracy)),
+        ("validation, attacked", at(&|m| m.robust_accuracy)),
+        ("training images", at(&|m| Some(m.train_accuracy))),
+    ];
+    let series: Vec<Series> = accuracies
+        .into_iter()
+        .filter(|(_, points)| !points.is_empty())
+        .map(|(name, points)| Series::line(name, points))
+        .collect();
+    let losses = at(&|m| Some(m.loss));
+    let rates = at(&|m| Some(m.lr));
+    let radii = at(&|m| Some(m.mean_eps));
+    let small = |v: f64| if v.abs() < 0.01 && v != 0.0 { format!("{v:.0e}") } else { format!("{v:.2}") };
+    let round = |v: f64| format!("{}", (v * 1000.0).round() / 1000.0);
+    let one = |title: &str, points: Vec<(f64, f64)>, text: &dyn Fn(f64) -> String| {
+        let y = Axis::around("", points.iter().map(|p| p.1), text);
+        plot(title, &epochs(), &y, &[Series::line(title, points)])
+    };
+    let recipe = &run.settings.recipe;
+    let changes = radii.windows(2).any(|w| w[0].1 != w[1].1);
+    html! {
+        h3 { (run.path) }
+        p.quiet {
+            (run.settings.run.command) " of " (run.settings.run.model) " by recipe " b { (recipe.name) } " on "
+            (run.settings.run.data) ", " (count(run.epochs.len(), "epoch")) ", "
+            (duration(run.epochs.iter().map(|m| m.seconds).sum())) "."
+        }
+        @if !run.epochs.is_empty() {
+            div.charts {
+                (plot("Accuracy after each epoch", &epochs(), &Axis::percent("accuracy"), &series))
+                (one("Training loss", losses, &round))
+                (one("Learning rate", rates, &small))
+                @if changes { (one("Mean radius", radii, &|v| pixels(v))) }
+                @if !run.radii.is_empty() {
+                    (histogram("Radius of each training image", "radius", &run.radii, pixels))
+                }
+            }
+        }
+    }
+}
+
+fn repeat(inputs: &Inputs, command: &[String]) -> Markup {
+    let trained = |run: &Run| {
+        let settings = &run.settings.run;
+        let mut words = vec!["adamant".to_owned(), settings.command.clone()];
+        match settings.command.as_str() {
+            "train" => words.extend(["--arch".into(), settings.model.clone()]),
+            _ => words.push(settings.model.clone()),
+        }
+        let numbers = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+        for (flag, value) in [
+            ("--recipe", format!("{}/config.toml", run.path.trim_end_matches('/'))),
+            ("--data", settings.data.clone()),
+            ("--split", settings.split.clone()),
+            ("--validate", settings.validate.clone()),
+            ("--seed", settings.seed.to_string()),
+            ("--mean", numbers(&settings.mean)),
+            ("--std", numbers(&settings.std)),
+        ] {
+            words.extend([flag.to_owned(), value]);
+        }
+        if let Some(limit) = settings.limit {
+            words.extend(["--limit".to_owned(), limit.to_string()]);
+        }
+        words.extend(["--out".to_owned(), "repeated".to_owned()]);
+        shell(&words)
+    };
+    html! {
+        h2 { "How to repeat it" }
+        @for run in &inputs.runs { pre { (trained(run)) } }
+        @for one in &inputs.measured {
+            @if let Some(full) = &one.full { pre { (shell(&full.command)) } }
+        }
+        pre { (shell(command)) }
+        @for one in &inputs.measured {
+            h3 { (one.report.model) }
+            dl {
+                dt { "device" } dd { (one.report.device) }
+                dt { "seed" } dd { (one.report.seed) }
+                @if let Some(full) = &one.full {
+                    dt { "adamant" } dd { (full.settings.adamant_version) }
+                    dt { "model, BLAKE3" } dd { code { (full.settings.model_blake3) } }
+                    @for hash in &full.settings.data_blake3 { dt { "images, BLAKE3" } dd { code { (hash) } } }
+                }
+            }
+        }
+        p.quiet {
+            "The same device and seed give the same numbers, bit for bit; another device gives the same up to rounding."
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Images beside what an attack made of them.
+
+use std::collections::HashSet;
+use std::io::Cursor;
+
+use anyhow::Result;
+use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
+use maud::{Markup, html};
+
+use crate::output::pixels;
+use crate::saved::Saved;
+
+/// How many images are shown of those that fell, and of those that withstood.
+const FELL: usize = 8;
+const WITHSTOOD: usize = 4;
+
+/// A few images of a folder that `adamant attack --save` wrote.
+pub fn grid(saved: &Saved) -> Result<Markup> {
+    let manifest = &saved.manifest;
+    let [_, channels, height, width] = manifest.shape;
+    if channels != 1 && channels != 3 {
+        return Ok(html! { p { "Images of " (channels) " channels cannot be shown." } });
+    }
+    let right = |at: &usize| manifest.clean_correct[*at];
+    let all = 0..manifest.labels.len();
+    let fell = choose(all.clone().filter(right).filter(|&at| !manifest.robust[at]), &manifest.labels, FELL);
+    let stood = choose(all.filter(right).filter(|&at| manifest.robust[at]), &manifest.labels, WITHSTOOD);
+    let mut shown = Vec::new();
+    let mut largest = 0f32;
+    for at in fell.into_iter().chain(stood) {
+        let (clean, found) = (saved.clean(at)?, saved.found(at)?);
+        let change: Vec<f32> = found.iter().zip(&clean).map(|(a, b)| a - b).collect();
+        largest = change.iter().fold(largest, |m, v| m.max(v.abs()));
+        shown.push((at, clean, change, found));
+    }
+    let factor = if largest > 0.0 { 0.5 / largest } else { 1.0 };
+    let name = |class: u32| {
+        let named = manifest.class_names.get(class as usize);
+        named.cloned().unwrap_or_else(|| format!("class {class}"))
+    };
+    let size = [channels, height, width];
+    let picture = |pixels: &[f32], what: &str| -> Result<Markup> {
+        let source = data_uri(pixels, size)?;
+        Ok(html! { img src=(source) alt=(what) width="96" height="96"; })
+    };
+    let mut rows = Vec::new();
+    for (at, clean, change, found) in &shown {
+        let magnified: Vec<f32> = change.iter().map(|v| 0.5 + v * factor).collect();
+        let (label, predicted) = (name(manifest.labels[*at]), name(manifest.predicted[*at]));
+        rows.push(html! {
+            div.triple {
+                div.three {
+                    (picture(clean, &format!("{label}, as it is"))?)
+                    (picture(&magnified, "what the attack adds, magnified")?)
+                    (picture(found, &format!("taken for {predicted}"))?)
+                }
+                div.caption {
+                    (label)
+                    @if manifest.robust[*at] { " stays " b.good { (predicted) } }
+                    @else { " becomes " b.bad { (predicted) } }
+                }
+            }
+        });
+    }
+    Ok(html! {
+        p {
+            "Each image, what " code { (manifest.attack) } " (" (manifest.norm.to_string()) ", radius "
+            (pixels(f64::from(manifest.eps))) ") adds to it, magnified " (format!("{factor:.0}"))
+            " times, and the sum, which is all that the model sees."
+        }
+        div.grid { @for row in rows { (row) } }
+    })
+}
+
+/// Up to `most` of them, of as many classes as there are.
+fn choose(from: impl Iterator<Item = usize>, labels: &[u32], most: usize) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let (mut first, mut more) = (Vec::new(), Vec::new());
+    for at in from {
+        let part = if seen.insert(labels[at]) { &mut first } else { &mut more };
+        part.push(at);
+    }
+    first.extend(more);
+    first.truncate(most);
+    first.sort_unstable();
+    first
+}
+
+/// A picture inside the page: PNG, lossless but for its 256 levels.
+fn data_uri(pixels: &[f32], [channels, height, width]: [usize; 3]) -> Result<String> {
+    let plane = height * width;
+    let level = |c: usize, n: usize| (pixels[c * plane + n].clamp(0.0, 1.0) * 255.0).round() as u8;
+    let levels: Vec<u8> = (0..plane).flat_map(|n| (0..channels).map(move |c| level(c, n))).collect();
+    let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
+    let picture = match channels {
+        1 => GrayImage::from_raw(width, height, levels).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, levels).map(DynamicImage::from),
+    };
+    let mut png = Cursor::new(Vec::new());
+    if let Some(picture) = picture {
+        picture.write_to(&mut png, ImageFormat::Png)?;
+    }
+    Ok(format!("data:image/png;base64,{}", base64(png.get_ref())))
+}
+
+/// RFC 4648.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for part in bytes.chunks(3) {
+        let word = part.iter().fold(0u32, |w, &b| w << 8 | u32::from(b)) << (8 * (3 - part.len()));
+        for i in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * i)) as usize & 63];
+            text.push(if i <= part.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test vectors of RFC 4648, section 10.
+    #[test]
+    fn base64_is_the_standards() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn images_of_many_classes_are_chosen() {
+        let labels = [0, 0, 0, 1, 1, 2];
+        assert_eq!(choose(0..6, &labels, 3), [0, 3, 5]);
+        assert_eq!(choose(0..6, &labels, 4), [0, 1, 3, 5]);
+        assert_eq!(choose(0..6, &labels, 9).len(), 6);
+    }
+}

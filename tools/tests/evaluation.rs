@@ -1,0 +1,191 @@
+//! `evaluate` in parts, stopped and gone on with, and what its numbers are made into.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent").to_owned()
+}
+
+fn adamant(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
+    command.args(arguments).stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+/// Runs a command that must end with `code`, and returns its standard output and error.
+fn run(code: i32, arguments: &[&str]) -> (String, String) {
+    let output = adamant(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "adamant {arguments:?}\n{out}\n{err}");
+    (out, err)
+}
+
+/// A folder, and names of files in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}
+
+/// `evaluate` on the bundled digits and model.
+fn evaluate(more: &[&str]) -> Vec<String> {
+    let model = root().join("examples/data/digits_resnet8.onnx").display().to_string();
+    let data = format!("mnist:{}", root().join("examples/data/digits").display());
+    let start = ["evaluate", &model, "--mean", "none", "--data", &data, "--device", "cpu"];
+    start.iter().chain(more).map(|word| (*word).to_owned()).collect()
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+fn json(path: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect("JSON")
+}
+
+/// Takes out what differs from run to run.
+fn timeless(mut value: Value) -> Value {
+    for attack in value["attacks"].as_array_mut().expect("a list") {
+        attack["seconds"] = 0.into();
+    }
+    value["outcome"]["seconds"] = 0.into();
+    value["command"] = 0.into();
+    value["settings"]["data_blake3"] = 0.into();
+    value
+}
+
+const ATTACKS: [&str; 8] = [
+    "--limit",
+    "50",
+    "--attack",
+    "pgd:eps=0.1,steps=4",
+    "--attack",
+    "square:eps=0.1,queries=30",
+    "--batch",
+    "8",
+];
+
+#[test]
+fn shards_merge_into_the_whole() {
+    let dir = Folder::new();
+    let whole = dir.path("whole.json");
+    run(0, &words(&evaluate(&[&ATTACKS[..], &["--json", &whole]].concat())));
+    let mut parts = Vec::new();
+    for shard in ["3/3", "1/3", "2/3"] {
+        let file = dir.path(&format!("part{}.json", &shard[..1]));
+        run(0, &words(&evaluate(&[&ATTACKS[..], &["--shard", shard, "--json", &file]].concat())));
+        parts.push(file);
+    }
+    let merged = dir.path("merged.json");
+    let mut arguments = vec!["merge"];
+    arguments.extend(parts.iter().map(String::as_str));
+    let (text, _) = run(0, &[&arguments[..], &["--json", &merged]].concat());
+    assert!(text.contains("50 images"), "{text}");
+    let expected = timeless(json(&whole));
+    assert_eq!(timeless(json(&merged)), expected);
+    assert!(expected["worst_case"]["robust_correct"].as_u64() < expected["clean"]["correct"].as_u64());
+
+    let (_, err) = run(2, &["merge", &parts[0], &parts[1]]);
+    assert!(err.contains("from 16 to 33 is missing"), "{err}");
+    let (_, err) = run(2, &["merge", &parts[0], &root().join("Cargo.toml").display().to_string()]);
+    assert!(err.contains("Cargo.toml"), "{err}");
+}
+
+/// Kills a command with `signal` once `file` is there.
+#[cfg(unix)]
+fn end(arguments: &[&str], signal: &str, file: &str) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adamant"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let start = Instant::now();
+    while !Path::new(file).exists() && start.elapsed() < Duration::from_secs(200) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "the command ended before it could be stopped");
+    child.wait().expect("it ends").code()
+}
+
+/// Stopped once its first batch is done.
+#[cfg(unix)]
+#[test]
+fn a_killed_evaluation_goes_on() {
+    let dir = Folder::new();
+    let (straight, broken) = (dir.path("straight.json"), dir.path("broken.json"));
+    let partial = format!("{broken}.partial");
+    let attacks = [
+        "--limit",
+        "64",
+        "--attack",
+        "square:eps=0.05,queries=80",
+        "--attack",
+        "fgsm:eps=0.1",
+        "--batch",
+        "8",
+    ];
+    run(0, &words(&evaluate(&[&attacks[..], &["--json", &straight]].concat())));
+    let arguments = evaluate(&[&attacks[..], &["--json", &broken]].concat());
+    assert_eq!(end(&words(&arguments), "-KILL", &partial), None);
+    // Not by accident, not with other settings.
+    let (_, err) = run(2, &words(&arguments));
+    assert!(err.contains("--resume"), "{err}");
+    let other = [&words(&arguments)[..], &["--seed", "1", "--resume"]].concat();
+    let (_, err) = run(2, &other);
+    assert!(err.contains("seed"), "{err}");
+    let (_, err) = run(0, &[&words(&arguments)[..], &["--resume"]].concat());
+    assert!(err.contains("going on"), "{err}");
+    assert_eq!(timeless(json(&broken)), timeless(json(&straight)));
+    assert!(!Path::new(&partial).exists(), "the state is not needed any more");
+}
+
+#[test]
+fn curves_fall_and_are_averaged() {
+    let (out, _) = run(
+        0,
+        &words(&evaluate(&[
+            "--limit",
+            "40",
+            "--attack",
+            "pgd:steps=5",
+            "--curve",
+            "0.2,0,0.05,0.1",
+            "--json",
+            "-",
+        ])),
+    );
+    let report: Value = serde_json::from_str(&out).expect("JSON alone");
+    let curve = &report["metrics"]["curves"][0];
+    let points = curve["points"].as_array().expect("points");
+    let eps: Vec<f64> = points.iter().map(|p| p["eps"].as_f64().expect("a radius")).collect();
+    assert!(eps.iter().zip([0.0, 0.05, 0.1, 0.2]).all(|(a, b)| (a - b).abs() < 1e-6), "{eps:?}");
+    let robust: Vec<f64> = points.iter().map(|p| p["robust_accuracy"].as_f64().expect("a part")).collect();
+    assert!(robust.is_sorted_by(|a, b| a >= b) && robust[0] > robust[3], "{robust:?}");
+    let area: f64 = (0..3).map(|i| (eps[i + 1] - eps[i]) * (robust[i] + robust[i + 1]) / 2.0).sum();
+    assert!((curve["expected"].as_f64().expect("a mean") - area / eps[3]).abs() < 1e-12);
+    let sum = report["clean"]["accuracy"].as_f64().unwrap()
+        + report["worst_case"]["robust_accuracy"].as_f64().unwrap();
+    assert_eq!(report["metrics"]["sum"].as_f64(), Some(100.0 * sum));
+    assert!(report["metrics"]["ardist"].is_null(), "there is no curve for digits");
+
+    let (text, _) = run(0, &words(&evaluate(&["--limit", "8", "--attack", "fgsm", "--curve", "0.05,0.1"])));
+    assert!(
+        text.contains("expected from 0 to 0.1") && text.lines().all(|l| l.chars().count() <= 80),
+        "{text}"
+    );
+    let (_, err) = run(2, &words(&evaluate(&["--attack", "fgsm:eps=0.1", "--curve", "0.05,0.2"])));
+    assert!(err.contains("leave eps out"), "{err}");
+}

@@ -1,0 +1,105 @@
+//! The page of `report`: it says what was measured, it needs nothing from anywhere, and whatever a file
+//! calls itself stays text.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent").to_owned()
+}
+
+fn run(code: i32, arguments: &[&str]) -> (String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
+    let output = command.args(arguments).stdin(Stdio::null()).output().expect("the binary starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "adamant {arguments:?}\n{out}\n{err}");
+    (out, err)
+}
+
+#[test]
+fn a_report_stands_alone() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    // A name that would be markup if it were not escaped.
+    let model = path("<b>a & b.onnx");
+    std::fs::copy(root().join("examples/data/digits_resnet8.onnx"), &model).expect("a copy");
+    let data = format!("mnist:{}", root().join("examples/data/digits").display());
+    let common = ["--mean", "none", "--data", &data, "--device", "cpu"];
+    let (curve, corrupted, found, out) =
+        (path("curve.json"), path("corrupted.json"), path("found"), path("report"));
+    let with = |start: &[&str], more: &[&str]| {
+        let words: Vec<&str> = [start, &common, more].concat();
+        run(0, &words);
+    };
+    let evaluate = ["evaluate", &model];
+    with(
+        &evaluate,
+        &["--limit", "40", "--attack", "pgd:steps=5", "--curve", "0.05,0.1,0.6", "--json", &curve],
+    );
+    with(&evaluate, &["--limit", "8", "--suite", "corruptions", "--json", &corrupted]);
+    with(&["attack", &model], &["--limit", "24", "--attack", "pgd:eps=0.1,steps=5", "--save", &found]);
+    let trained = path("run");
+    with(
+        &["finetune", &model],
+        &[
+            "--out",
+            &trained,
+            "--limit",
+            "64",
+            "--batch",
+            "32",
+            "--epochs",
+            "2",
+            "--recipe",
+            "iaat",
+            "--set",
+            "attack.steps=1",
+            "--set",
+            "attack.eps=0.1",
+            "--validate",
+            "train:32",
+        ],
+    );
+    let (printed, _) = run(0, &["report", &corrupted, &curve, &found, &trained, "--out", &out]);
+    assert_eq!(printed.trim(), Path::new(&out).join("index.html").display().to_string());
+    let page = std::fs::read_to_string(Path::new(&out).join("index.html")).expect("the page");
+
+    let first = page.split("<h1>").nth(1).expect("a first line").split("</h1>").next().unwrap();
+    assert!(first.contains("40 images") && first.contains("0.6"), "{first}");
+    assert!(page.contains("&lt;b&gt;a &amp; b.onnx") && !page.contains("<b>a &"), "names are escaped");
+    for outside in ["http:", "https:", "<script", "<link", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let sources: Vec<&str> = page.split("src=\"").skip(1).collect();
+    assert!(sources.len() >= 9 && sources.iter().all(|s| s.starts_with("data:image/png;base64,")));
+    assert!(page.contains("prefers-color-scheme: dark"));
+    for part in [
+        "Robust accuracy by radius",
+        "Expected robustness",
+        "What an attack does to an image",
+        "gaussian noise",
+        "C-like",
+        "Accuracy after each epoch",
+        "Radius of each training image",
+        "How to repeat it",
+        "--curve 0.05,0.1,0.6",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("NaN"), "no number is none");
+
+    // What is no result is named.
+    let wrong = path("wrong.json");
+    std::fs::write(&wrong, "{}").unwrap();
+    let (_, err) = run(2, &["report", &wrong, "--out", &out]);
+    assert!(err.contains("wrong.json"), "{err}");
+    let (_, err) = run(2, &["report", &dir.path().display().to_string(), "--out", &out]);
+    assert!(err.contains("manifest.json"), "{err}");
+    // Images whose manifest says more than there is.
+    let manifest = Path::new(&found).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap().replace("[24,1,28,28]", "[24,1,9999999999,28]");
+    std::fs::write(&manifest, text).unwrap();
+    let (_, err) = run(2, &["report", &found, "--out", &out]);
+    assert!(err.contains("does not fit"), "{err}");
+}
