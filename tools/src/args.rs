@@ -259,7 +259,8 @@ suite autoattack, when it withstood the attacks before as well.
 
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-deepfool, fab-t, square. docs/warnings.md says what the warnings mean.")]
+deepfool, fab-t, dra (eps bounds the mean change), square. docs/warnings.md says
+what the warnings mean.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
