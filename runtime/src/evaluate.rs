@@ -22,7 +22,7 @@ use crate::loss::Loss;
 use crate::ops::Norm;
 use crate::random::Purpose;
 use crate::report::{AttackResult, CleanResult, EvaluationReport, WorstCase};
-use crate::session::{Images, Session};
+use crate::session::Session;
 
 /// How to evaluate.
 pub struct EvaluateOptions<'a> {
@@ -349,20 +349,6 @@ pub struct ReportContext<'a> {
     pub seed: u64,
     pub device: &'a str,
     pub classes: usize,
-}
-
-/// Class probabilities of each image of a batch: softmax of the logits, row-major.
-pub fn probabilities(session: &mut Session, images: &[f32], count: usize) -> Result<Vec<f32>> {
-    let zeros = vec![0; count];
-    session.load(images, &zeros, &zeros)?;
-    let mut values = session.logits(count, Images::Clean)?;
-    for row in values.chunks_exact_mut(session.classes()) {
-        let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if a >= b { a } else { b });
-        row.iter_mut().for_each(|z| *z = (*z - largest).exp());
-        let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|z| *z /= sum);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]

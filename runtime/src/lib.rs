@@ -9,16 +9,15 @@
 //! them.
 //!
 //! ```no_run
-//! use adamant::package::Package;
-//! use adamant::{Device, DeviceChoice, Images, Session};
+//! use adamant::{Classifier, Picture};
 //!
 //! # fn main() -> adamant::Result<()> {
-//! let model = Package::read("model.adamant")?.model;
-//! let mut session = Session::new(Device::open(&DeviceChoice::Auto)?, &model, 1)?;
-//! let image = vec![0.5; model.network.image_shape(1).len()];
-//! // The label and the data set index matter to attacks only.
-//! session.load(&image, &[0], &[0])?;
-//! let logits = session.logits(1, Images::Clean)?;
+//! # let (width, height, bytes) = (32, 32, [0; 32 * 32 * 3]);
+//! let classifier = Classifier::open("model.adamant")?;
+//! let picture = Picture::from_rgb8(width, height, &bytes)?;
+//! for guess in classifier.classify(&picture, 5)? {
+//!     println!("{:?} {:.3}", guess.label, guess.probability);
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -31,6 +30,7 @@ mod attacks;
 mod autodiff;
 #[cfg(feature = "data")]
 mod benchmark;
+mod classifier;
 mod cpu;
 #[cfg(feature = "data")]
 mod data;
@@ -42,6 +42,7 @@ mod evaluate;
 mod export;
 #[cfg(feature = "data")]
 pub mod finetune;
+mod fold;
 #[cfg(feature = "data")]
 mod footprint;
 mod fuse;
@@ -61,6 +62,7 @@ mod plan;
 mod profile;
 mod prologue;
 mod random;
+mod recompute;
 mod report;
 #[cfg(feature = "data")]
 mod selftest;
@@ -75,6 +77,7 @@ pub use attacks::{
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
 pub use benchmark::{Benchmark, Workload};
+pub use classifier::{Classifier, Guess, Picture, probabilities};
 #[cfg(feature = "data")]
 pub use data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Split, check_fit, load_image};
 pub use device::{Device, DeviceChoice, Program};
@@ -82,7 +85,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
     EvaluateOptions, EvaluateProgress, Order, Outcome, ReportContext, Signs, evaluate, evaluate_and_keep,
-    evaluate_transfer, probabilities,
+    evaluate_transfer,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

@@ -21,13 +21,13 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
     let images = &args.images;
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
     let mut saved = args.save.as_deref().map(Saved::create).transpose()?;
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     let measurement = Measurement {
         data: &data,
         split: images.split.name(),
         attacks: &attacks,
         order: Order::Independent,
-        batch: images.batch.resolve(data.shape),
+        batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
         seed: images.seed,
     };
     let report = measurement.run(&loaded, device, console, |_, at, found| match &mut saved {

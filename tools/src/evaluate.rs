@@ -48,16 +48,16 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     for path in &args.surrogates {
         surrogates.push(Loaded::open(path, &args.preprocessing, console)?);
     }
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     let measurement = Measurement {
         data: &data,
         split: images.split.name(),
         attacks: &attacks,
         order,
-        batch: images.batch.resolve(data.shape),
+        batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
         seed: images.seed,
     };
-    let open = || open_device(&args.device.device, console);
+    let open = || open_device(&args.device, console);
     let report = measurement.run_with(&loaded, device, console, |_, _, _| Ok(()), &surrogates, open)?;
     output::result(&args.json, &Printed::new(&report, order, data.offset()), &table(&report))?;
 

@@ -9,15 +9,24 @@ use adamant::{
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::args::BallArgs;
+use crate::args::{BallArgs, DeviceArgs};
 use crate::model::Loaded;
 use crate::output::{count, duration, percent, pixels};
 use crate::progress::{Console, stop_on_interrupt};
 
+/// Opens a device.
+pub fn open_silently(args: &DeviceArgs) -> Result<Device> {
+    let mut device = Device::open(&args.device)?;
+    if let Some(bytes) = args.memory_limit {
+        device.limit_memory(bytes);
+    }
+    Ok(device)
+}
+
 /// Opens a device, and says which one it is.
-pub fn open_device(choice: &DeviceChoice, console: &Console) -> Result<Device> {
-    let device = Device::open(choice)?;
-    let why = match choice {
+pub fn open_device(args: &DeviceArgs, console: &Console) -> Result<Device> {
+    let device = open_silently(args)?;
+    let why = match args.device {
         DeviceChoice::Auto if device.is_cpu() => "; there is no hardware GPU",
         _ => "",
     };

@@ -103,12 +103,8 @@ impl Run {
             }
             let mut state = trainer.state(best)?;
             state.settings.clone_from(&text);
-            let mut package = Package {
-                model: Model { values: trainer.weights()?, ..model.clone() },
-                provenance: provenance.clone(),
-                report: None,
-                training: None,
-            };
+            let model = Model { values: trainer.weights()?, ..model.clone() };
+            let mut package = Package::new(model, provenance.clone());
             directory.append_metrics(&serde_json::to_string(&metrics)?)?;
             if improved {
                 directory.write_best(&package)?;

@@ -46,6 +46,8 @@ pub struct TrainerOptions<'a> {
 pub enum Event {
     /// A batch is done. Loss and accuracy are those of the epoch so far, on the images trained on.
     Batch { epoch: u32, batch: usize, batches: usize, images: usize, loss: f64, accuracy: f64, seconds: f64 },
+    /// This part of a step's arithmetic, 0 to 1, is done a second time to stay within the memory limit.
+    Recomputes { part: f64 },
     /// Part of the validation is done, 0 to 1.
     Validation { epoch: u32, fraction: f64 },
 }
@@ -188,6 +190,10 @@ impl<'a> Trainer<'a> {
                 rate,
             };
             let (sum, times) = self.train_on(&batch, at)?;
+            let part = self.session.device().recomputed();
+            if index == 0 && part > 0.0 {
+                tell(Event::Recomputes { part });
+            }
             radii += sum;
             images += batch.labels.len() * times;
             let (sum, correct) = self.totals.read(&mut self.session)?;

@@ -37,12 +37,14 @@ pub struct Progress<'a> {
     validation_start: Option<Instant>,
     /// Of the epoch before: until one is known, validation counts as free.
     validation_seconds: f64,
+    /// Whether the cost of the memory limit has been told.
+    told: bool,
 }
 
 impl<'a> Progress<'a> {
     pub fn new(console: &'a Console, epoch: u32, epochs: u32) -> Self {
         let bar = ProgressBar::hidden();
-        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0 }
+        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0, told: false }
     }
 
     pub fn start(&mut self, epoch: u32) {
@@ -68,6 +70,15 @@ impl<'a> Progress<'a> {
                     duration(eta)
                 ));
             }
+            Event::Recomputes { part } if !self.told => {
+                self.told = true;
+                let note = format!(
+                    "within --memory-limit, {} of a step's arithmetic is computed a second time",
+                    percent(part)
+                );
+                self.bar.suspend(|| self.console.line(&note));
+            }
+            Event::Recomputes { .. } => {}
             Event::Validation { fraction, .. } => {
                 let start = *self.validation_start.get_or_insert_with(Instant::now);
                 self.validation_seconds = start.elapsed().as_secs_f64();
