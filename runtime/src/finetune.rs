@@ -25,6 +25,7 @@ mod schedule;
 mod totals;
 mod trainer;
 mod weights;
+mod yopo;
 
 pub use adversary::Adversary;
 pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};

@@ -9,6 +9,8 @@ use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::loss::Loss;
 use crate::model::Model;
+#[cfg(feature = "data")]
+use crate::network::Source;
 use crate::network::{BatchNormMode, Forward, Network};
 use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
 use crate::shape::{Shape, Tensor};
@@ -480,6 +482,23 @@ impl ModelGraph {
         self.graph.set_label("normalize");
         let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
         self.network.forward_all(&mut self.graph, image, parameters, mode)
+    }
+
+    /// The output of layer `last`, with running statistics, by the layers up to it alone.
+    #[cfg(feature = "data")]
+    pub(crate) fn first_layers(&mut self, images: Images, last: usize) -> Result<ValueId> {
+        let images = match images {
+            Images::Clean => self.images,
+            Images::Adversarial => self.adversarial,
+        };
+        self.graph.set_label("normalize");
+        let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
+        let part = Network {
+            layers: self.network.layers[..=last].to_vec(),
+            output: Source::Layer(last),
+            ..self.network.clone()
+        };
+        part.forward(&mut self.graph, image, &self.parameters, BatchNormMode::Running)
     }
 
     /// What [`Session::gradient`] runs.

@@ -250,6 +250,30 @@ def atta():
     return training(method)
 
 
+def yopo():
+    """YOPO-2-2 of Zhang et al., 2019: Algorithm 1, the weights of the first layer by the Hamiltonian alone."""
+
+    def rest(net, x):
+        x = net.layer2(net.layer1(F.relu(net.bn1(x))))
+        return net.fc(torch.flatten(net.pool(x), 1))
+
+    def method(net, opt, x, y, epoch, number, indices):
+        adv = random_start(x, EPS, epoch, indices)
+        opt.zero_grad()
+        for _ in range(STEPS):
+            out = net.conv1(adv).detach().requires_grad_()
+            F.cross_entropy(rest(net, out), y).backward()
+            hamiltonian = lambda images: (net.conv1(images) * out.grad).sum()
+            for _ in range(2):
+                adv.requires_grad_()
+                (grad,) = torch.autograd.grad(hamiltonian(adv), adv)
+                adv = project(adv.detach() + STEP * grad.sign(), x, EPS)
+            hamiltonian(adv).backward()
+        opt.step()
+
+    return training(method)
+
+
 def mixture(epoch, number, which):
     key = stream(MIXUP, epoch, 2 * number + which)
     share = (subkey(key, [0xFFFFFFFF, 0])[0] >> 8) / 2**24
@@ -366,6 +390,7 @@ def write_runs():
     for name, net in {
         "free": free(),
         "atta": atta(),
+        "yopo": yopo(),
         "mixup-at": mixup_at(),
         "interpolated-at": interpolated_at(),
         "mma": net,

@@ -56,6 +56,7 @@ fn runs_follow_pytorch() {
     let cases: Vec<(&str, &str, Vec<&str>)> = vec![
         ("free", "free", vec!["attack.steps=2"]),
         ("atta", "atta", vec!["attack.steps=1", "attack.step=4/255"]),
+        ("yopo", "yopo", vec!["attack.steps=2", "attack.step=4/255", "attack.inner_steps=2"]),
         ("mixup-at", "mixup-at", pgd.to_vec()),
         ("interpolated-at", "interpolated-at", pgd.to_vec()),
         ("mma", "mma", vec!["attack.steps=2"]),

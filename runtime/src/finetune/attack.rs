@@ -27,6 +27,9 @@ pub enum AttackKind {
     /// The gradient that training has anyway moves the images; each batch comes `steps` times (Shafahi et
     /// al., 2019).
     Free,
+    /// `steps` passes a batch, with `inner_steps` steps of the images through the first layer after each
+    /// (Zhang et al., 2019).
+    Yopo,
     /// Few steps from where the attack on an image ended in the epoch before (Zheng et al., 2020).
     Atta,
 }
@@ -107,6 +110,9 @@ pub struct AttackConfig {
     /// Atta: images start anew in each epoch whose number is a multiple of this. 10 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_epochs: Option<u32>,
+    /// Yopo: steps through the first layer after each pass (n). 3 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner_steps: Option<u32>,
     /// Friendly: deviation of the normal noise that is added before each step (omega). 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f32>,
@@ -132,14 +138,14 @@ impl AttackConfig {
 
     /// The same attack in a ball of another radius, with a step in proportion.
     pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
-        use AttackKind::{Atta, Bim, Dra, Fgsm, FgsmRs, Free, Friendly, MiFgsm, NFgsm, None, Pgd};
+        use AttackKind::{Atta, Bim, Dra, Fgsm, FgsmRs, Free, Friendly, MiFgsm, NFgsm, None, Pgd, Yopo};
         let kind = match self.kind {
             None => return Option::None,
             Fgsm => "fgsm",
             Bim => "bim",
             MiFgsm => "mi-fgsm",
             Dra => "dra",
-            Pgd | FgsmRs | NFgsm | Friendly | Free | Atta => "pgd",
+            Pgd | FgsmRs | NFgsm | Friendly | Free | Atta | Yopo => "pgd",
         };
         let usual = match self.kind {
             FgsmRs => 1.25,
@@ -198,7 +204,8 @@ impl AttackConfig {
             | AttackKind::FgsmRs
             | AttackKind::NFgsm
             | AttackKind::Free
-            | AttackKind::Atta => false,
+            | AttackKind::Atta
+            | AttackKind::Yopo => false,
         }
     }
 
@@ -251,6 +258,12 @@ impl AttackConfig {
         if self.reset_epochs.is_some() && self.kind != AttackKind::Atta {
             return unread("reset_epochs", "atta");
         }
+        if self.inner_steps.is_some() && self.kind != AttackKind::Yopo {
+            return unread("inner_steps", "yopo");
+        }
+        if self.inner_steps == Some(0) {
+            return fault("attack.inner_steps is at least 1".into());
+        }
         if self.reset_epochs == Some(0) {
             return fault("attack.reset_epochs is at least 1".into());
         }
@@ -264,9 +277,11 @@ impl AttackConfig {
         if self.kind == AttackKind::Free && self.step.is_some() {
             return fault("attack.step: a step of free is eps long; leave it out".into());
         }
-        if self.kind == AttackKind::Free && self.objective != AttackObjective::Ce {
+        let shares = matches!(self.kind, AttackKind::Free | AttackKind::Yopo);
+        if shares && self.objective != AttackObjective::Ce {
             return fault(
-                "attack.kind = free follows the gradient of the loss; leave out attack.objective".into(),
+                "attack.kind = free or yopo follows the gradient of the loss; leave out attack.objective"
+                    .into(),
             );
         }
         if self.kind == AttackKind::Dra && self.step.is_some() {

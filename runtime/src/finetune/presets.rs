@@ -70,6 +70,11 @@ pub const PRESETS: &[Preset] = &[
         toml: include_str!("recipes/free.toml"),
     },
     Preset {
+        name: "yopo",
+        summary: "steps through the first layer alone between few whole passes (Zhang et al., 2019)",
+        toml: include_str!("recipes/yopo.toml"),
+    },
+    Preset {
         name: "atta",
         summary: "one step from where the attack ended an epoch before (Zheng et al., 2020)",
         toml: include_str!("recipes/atta.toml"),

@@ -216,9 +216,9 @@ impl Recipe {
             && self.guide.kind == GuideKind::None
             && self.replay.kind == ReplayKind::None
             && self.weights.awp.is_none();
-        if self.attack.kind == AttackKind::Free && !plain {
+        if matches!(self.attack.kind, AttackKind::Free | AttackKind::Yopo) && !plain {
             return fault(
-                "attack.kind = free takes the gradient of the images from the update of the weights: it needs \
+                "attack.kind = free or yopo takes the gradient of the images from the update of the weights: it needs \
                  loss.kind = adversarial, and neither guide, replay nor weights.awp",
             );
         }
@@ -265,6 +265,7 @@ const KEYS: &[&str] = &[
     "attack.tau_stages",
     "attack.noise",
     "attack.reset_epochs",
+    "attack.inner_steps",
     "epsilon.policy",
     "epsilon.start",
     "epsilon.end",
@@ -436,6 +437,10 @@ mod tests {
         assert!(message("free", &["attack.step=1/255"]).contains("eps long"));
         assert!(message("free", &["loss.kind=trades"]).contains("loss.kind = adversarial"));
         assert!(message("free", &["weights.awp=0.01"]).contains("weights.awp"));
+        assert!(message("yopo", &["loss.kind=trades"]).contains("loss.kind = adversarial"));
+        assert!(message("yopo", &["attack.objective=kl"]).contains("attack.objective"));
+        assert!(message("yopo", &["attack.inner_steps=0"]).contains("at least 1"));
+        assert!(message("free", &["attack.inner_steps=1"]).contains("attack.kind = yopo"));
         assert!(message("atta", &["attack.reset_epochs=0"]).contains("at least 1"));
         assert!(message("atta", &["replay.kind=noisy"]).contains("replay"));
         assert!(message("madry", &["attack.reset_epochs=5"]).contains("attack.kind = atta"));

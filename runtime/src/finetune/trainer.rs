@@ -18,6 +18,7 @@ use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
 use super::totals::Totals;
 use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_live};
+use super::yopo::Yopo;
 use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
@@ -60,6 +61,7 @@ pub struct Trainer<'a> {
     adversary: Adversary,
     radii: Radii,
     free: Option<Free>,
+    yopo: Option<Yopo>,
     mixup: Option<Arc<Mixup>>,
     partner: Option<Partner>,
     teacher: Option<Teacher>,
@@ -91,6 +93,10 @@ impl<'a> Trainer<'a> {
             AttackKind::Free => Some(Free::new(&mut session)?),
             _ => None,
         };
+        let yopo = match recipe.attack.kind {
+            AttackKind::Yopo => Some(Yopo::new(recipe.attack.inner_steps.unwrap_or(3), &mut session)?),
+            _ => None,
+        };
         let partner = match recipe.loss.kind {
             LossKind::Lbgat => {
                 Some(Partner::new(recipe.loss.beta.unwrap_or(0.0), &recipe.optimizer, &mut session)?)
@@ -112,6 +118,7 @@ impl<'a> Trainer<'a> {
             adversary,
             radii,
             free,
+            yopo,
             mixup,
             partner,
             teacher,
@@ -248,6 +255,17 @@ impl<'a> Trainer<'a> {
             self.free = Some(free);
             return trained;
         }
+        if let (Some(yopo), Some(spec)) =
+            (&self.yopo, self.recipe.attack.spec_at(scheduled(&self.recipe, at)))
+        {
+            self.step += 1;
+            self.optimizer.set_rate(&mut self.session, at.rate, self.step);
+            let (key, mode) = ((at.seed, at.epoch), self.mode());
+            yopo.train(&mut self.session, count, &spec, key, mode, &self.optimizer, &mut self.totals)?;
+            self.average()?;
+            let times = spec.steps as usize;
+            return Ok((f64::from(spec.ball.eps) * (count * times) as f64, times));
+        }
         if let Some(mixup) = &self.mixup {
             mixup.before(&mut self.session, batch, at)?;
         }
@@ -290,10 +308,7 @@ impl<'a> Trainer<'a> {
             partner.set_rate(&mut self.session, at.rate, self.step);
         }
         let mma = self.radii.mma();
-        let mode = match self.recipe.batchnorm.mode {
-            BatchNormTraining::Train => BatchNormMode::BatchUpdate,
-            BatchNormTraining::Frozen => BatchNormMode::Running,
-        };
+        let mode = self.mode();
         let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
         let perturbation = self.perturbation.as_ref().filter(|_| at.time >= warmup);
         let config = &self.recipe.loss_at(radii);
@@ -339,10 +354,23 @@ impl<'a> Trainer<'a> {
         if let Some(perturbation) = perturbation {
             perturbation.restore(&mut self.session)?;
         }
-        if let Some(average) = &self.average {
-            average.after_update(&mut self.session, self.step)?;
+        self.average()
+    }
+
+    /// How BatchNorm behaves in the passes that train.
+    fn mode(&self) -> BatchNormMode {
+        match self.recipe.batchnorm.mode {
+            BatchNormTraining::Train => BatchNormMode::BatchUpdate,
+            BatchNormTraining::Frozen => BatchNormMode::Running,
         }
-        Ok(())
+    }
+
+    /// Takes the weights after an update into their average.
+    fn average(&mut self) -> Result<()> {
+        match &self.average {
+            Some(average) => average.after_update(&mut self.session, self.step),
+            None => Ok(()),
+        }
     }
 
     /// Clean accuracy, and robust accuracy under the training attack, on the validation images.

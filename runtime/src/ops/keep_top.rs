@@ -22,8 +22,9 @@ params! {
 const KEEP_TOP: Kernel =
     Kernel { name: "keep_top", sources: &[adamant_shaders::INDEX, adamant_shaders::KEEP_TOP], workgroup: 64 };
 
-/// The kernel finds a position in six hexadecimal digits.
-const MOST_ELEMENTS: usize = 1 << 24;
+/// A thread goes over its 64th of an image fifteen times, and llvmpipe leaves loops after 65,535 rounds: larger
+/// images are refused.
+const MOST_ELEMENTS: usize = 1 << 18;
 
 /// The size of a weight as an integer in the same order.
 fn size_bits(weight: f32) -> u32 {
@@ -67,5 +68,17 @@ impl Operation for KeepTop {
                 y[i as usize] = moved[i as usize];
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_too_large_for_a_kernel_are_refused() {
+        let of = |side: usize| KeepTop { keep: 1 }.output_shapes(&[Shape([2, 1, side, side]); 3]);
+        assert!(of(512).is_ok());
+        assert!(of(513).unwrap_err().contains("262144"));
     }
 }
