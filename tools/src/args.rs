@@ -49,6 +49,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Make a model robust by adversarial training
     Finetune(FinetuneArgs),
+    /// Fine-tune by several methods and print them side by side
+    Compare(CompareArgs),
     /// Measure clean and robust accuracy
     Evaluate(EvaluateArgs),
     /// Put the results of --shard together
@@ -77,7 +79,7 @@ pub enum Command {
     Man(ManArgs),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct DeviceArgs {
     /// auto (a hardware GPU, else cpu), cpu, gpu, or an adapter's name or index
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
@@ -88,7 +90,7 @@ pub struct DeviceArgs {
     pub memory_limit: Option<u64>,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct JsonArgs {
     /// Write the result as JSON; `-` is standard output
     #[arg(long, value_name = "FILE")]
@@ -165,7 +167,7 @@ pub struct InspectArgs {
 
 /// Where a run goes, and how it is repeated. Options that a resumed run takes from its checkpoint
 /// are absent unless the user gave them.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct RunArgs {
     /// Images to train on: cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
@@ -242,6 +244,36 @@ pub struct FinetuneArgs {
     /// A recipe's name (see `adamant recipes`) or a .toml file [default: aft]
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant compare model.onnx --mean cifar10 --data cifar10:data --out runs \\
+      --recipe madry --recipe aft --recipe trades --limit 5000 --epochs 20 \\
+      --set attack.eps=4/255 --validate none
+  adamant compare model.onnx --mean cifar10 --data cifar10:data --out runs \\
+      --recipe aft --recipe arrest --autoattack --json table.json
+
+Every method starts from MODEL with the same seed and data, in a folder of its
+own below --out. The command may be stopped and given again: it goes on.")]
+pub struct CompareArgs {
+    /// ONNX file, .adamant package or run directory
+    pub model: PathBuf,
+    /// A recipe's name (see `adamant recipes`) or a .toml file; may be repeated
+    #[arg(long = "recipe", value_name = "RECIPE", required = true)]
+    pub recipes: Vec<String>,
+    /// Measure on the first N test images
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
+    pub images: usize,
+    /// Radius to measure at [default: the attack.eps of the first recipe]
+    #[arg(long, value_parser = adamant::parse_fraction)]
+    pub eps: Option<f32>,
+    /// Also measure with the suite autoattack
+    #[arg(long)]
+    pub autoattack: bool,
     #[command(flatten)]
     pub run: RunArgs,
 }

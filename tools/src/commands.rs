@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::args::Command;
 use crate::progress::Console;
 use crate::{
-    attack, bench, classify, completions, demo, devices, evaluate, export, finetune, inspect, keygen, merge,
-    package, recipes, report, train, verify,
+    attack, bench, classify, compare, completions, demo, devices, evaluate, export, finetune, inspect,
+    keygen, merge, package, recipes, report, train, verify,
 };
 
 /// How a command ended that did all its work.
@@ -23,6 +23,7 @@ pub fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, console),
         Command::Train(args) => train::run(args, console),
         Command::Finetune(args) => finetune::run(args, console),
+        Command::Compare(args) => compare::run(args, console),
         Command::Evaluate(args) => evaluate::run(args, console),
         Command::Merge(args) => merge::run(args, console),
         Command::Report(args) => report::run(args, console),

@@ -12,7 +12,7 @@ use crate::resume::{self, StateFile};
 use crate::{Outcome, corruptions, data};
 
 impl Suite {
-    const fn attacks(self) -> &'static [&'static str] {
+    pub const fn attacks(self) -> &'static [&'static str] {
         match self {
             Self::Quick => &["fgsm", "pgd:steps=20"],
             Self::Standard => &["fgsm", "pgd:steps=20", "apgd-ce", "apgd-t"],

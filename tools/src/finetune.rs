@@ -19,11 +19,22 @@ use crate::training::Run;
 const DEFAULT_RECIPE: &str = "aft";
 
 pub fn run(args: &FinetuneArgs, console: &Console) -> Result<Outcome> {
-    let run = match args.run.resume {
-        true => resume(args, console)?,
-        false => Some(start(args, console)?),
-    };
-    finish(run, &args.run, console)
+    finish(start_or_resume(args, console)?, &args.run, console)
+}
+
+/// Trains to the end, or goes on to it, and prints no result.
+pub fn train(args: &FinetuneArgs, console: &Console) -> Result<()> {
+    if let Some(run) = start_or_resume(args, console)? {
+        run.finish(console)?;
+    }
+    Ok(())
+}
+
+fn start_or_resume(args: &FinetuneArgs, console: &Console) -> Result<Option<Run>> {
+    match args.run.resume {
+        true => resume(args, console),
+        false => start(args, console).map(Some),
+    }
 }
 
 /// Trains, unless there is nothing left to train, and prints what came of it.

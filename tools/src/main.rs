@@ -8,6 +8,7 @@ mod attack;
 mod bench;
 mod classify;
 mod commands;
+mod compare;
 mod completions;
 mod corruptions;
 mod data;

@@ -490,3 +490,24 @@ fn shells_and_man_know_the_commands() {
     let page = std::fs::read_to_string(Path::new(&out).join("adamant-finetune.1")).expect("it was written");
     assert!(page.contains("recipe"), "{page}");
 }
+
+#[test]
+fn methods_are_compared_side_by_side() {
+    let folder = folder();
+    let (model, digits, out) = (model(), digits(), path(&folder, "runs"));
+    let mut arguments = finetune(&out, &digits, &model, &["--epochs", "1", "--json", "-"]);
+    arguments[0] = "compare";
+    arguments.extend(["--recipe", "aft", "--recipe", "fast", "--images", "50"]);
+    let (json, _) = run(0, &arguments);
+    let found: Value = serde_json::from_str(&json).expect("JSON");
+    let rows = found["rows"].as_array().expect("a list");
+    let names: Vec<&str> = rows.iter().filter_map(|r| r["recipe"].as_str()).collect();
+    assert_eq!(names, ["before", "aft", "fast"]);
+    assert!(rows[1]["seconds"].as_f64().is_some_and(|s| s > 0.0));
+    let hardened = std::fs::read(Path::new(&out).join("aft/checkpoint.adamant")).expect("it was written");
+    // Once more: nothing is left to train, and the numbers are the same.
+    let (again, _) = run(0, &arguments);
+    let again: Value = serde_json::from_str(&again).expect("JSON");
+    assert_eq!(again["rows"], found["rows"]);
+    assert_eq!(std::fs::read(Path::new(&out).join("aft/checkpoint.adamant")).expect("it is there"), hardened);
+}

@@ -1,0 +1,190 @@
+//! `adamant compare`: several methods from the same start, on the same images, with the same seed.
+
+use adamant::finetune::{EpochMetrics, Recipe, RunDirectory};
+use adamant::{Order, Tradeoff};
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::args::{BallArgs, CompareArgs, FinetuneArgs, ImagesArgs, SplitName, Suite};
+use crate::measure::{Measurement, open_device, parse_attacks};
+use crate::model::Loaded;
+use crate::output::{self, duration, percent};
+use crate::progress::Console;
+use crate::settings::recipe_changes;
+use crate::{Outcome, data, finetune};
+
+#[derive(Serialize)]
+struct Comparison {
+    schema: u32,
+    model: String,
+    data: String,
+    /// Test images that everything is measured on.
+    images: u64,
+    seed: u64,
+    rows: Vec<Row>,
+    command: Vec<String>,
+}
+
+/// A method, or the model before any.
+#[derive(Serialize)]
+struct Row {
+    recipe: String,
+    /// Accuracies, 0 to 1.
+    clean: f64,
+    pgd20: f64,
+    /// With --autoattack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoattack: Option<f64>,
+    /// Clean and robust accuracy, of the strongest attack measured.
+    sum: f64,
+    /// Distance from the published trade-off, in points; it is defined for AutoAttack, on CIFAR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ardist: Option<f64>,
+    /// Of training.
+    seconds: f64,
+    epochs: usize,
+}
+
+pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
+    // What was typed wrong should not cost hours.
+    let mut radius = None;
+    for name in &args.recipes {
+        let eps = Recipe::load(name, &recipe_changes(&args.run))?.attack.eps.0;
+        radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
+    }
+    let eps = args.eps.or(radius).unwrap_or(8.0 / 255.0);
+    let start = Loaded::open(&args.model, &args.run.preprocessing, console)?;
+    let images =
+        data::open(&args.run.data, SplitName::Test.split(), Some(args.images), &start.model, console)?;
+    let mut rows = vec![measure(args, eps, "before", &start, &images, &[], console)?];
+    for name in &args.recipes {
+        let mut run = args.run.clone();
+        run.out = args.run.out.join(name.replace(['/', '.'], "-"));
+        run.json.json = None;
+        run.resume = RunDirectory::open(&run.out).is_ok_and(|d| d.checkpoint().exists());
+        console.line(&format!("\n{name}"));
+        let finetune = FinetuneArgs { model: args.model.clone(), recipe: Some(name.clone()), run };
+        finetune::train(&finetune, console)?;
+        let hardened = Loaded::read(&finetune.run.out)?;
+        let metrics = RunDirectory::open(&finetune.run.out)?.read_metrics()?;
+        let epochs = metrics.lines().map(serde_json::from_str).collect::<Result<Vec<EpochMetrics>, _>>()?;
+        rows.push(measure(args, eps, name, &hardened, &images, &epochs, console)?);
+    }
+    let found = Comparison {
+        schema: 1,
+        model: start.name,
+        data: args.run.data.clone(),
+        images: images.len() as u64,
+        seed: args.run.seed.unwrap_or(0),
+        rows,
+        command: console.command().to_vec(),
+    };
+    output::result(&args.run.json.json, &found, &text(&found, eps))?;
+    Ok(Outcome::Done)
+}
+
+fn measure(
+    args: &CompareArgs,
+    eps: f32,
+    recipe: &str,
+    loaded: &Loaded,
+    data: &adamant::Dataset,
+    epochs: &[EpochMetrics],
+    console: &Console,
+) -> Result<Row> {
+    let ball = BallArgs { norm: None, eps: Some(eps) };
+    let images = ImagesArgs {
+        split: SplitName::Test,
+        limit: Some(args.images),
+        batch: args.run.batch.unwrap_or(crate::args::BatchSize::Auto),
+        seed: args.run.seed.unwrap_or(0),
+    };
+    let robust = |attacks: &[&str], order| -> Result<[f64; 2]> {
+        let attacks = parse_attacks(attacks, &ball)?;
+        let device = open_device(&args.run.device, console)?;
+        let batch = images.batch.within(args.run.device.memory_limit, &loaded.model, device.is_cpu())?;
+        let measurement = Measurement { batch, ..Measurement::of(data, &attacks, &images, order) };
+        let report = measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report;
+        Ok([report.clean.accuracy, report.worst_case.robust_accuracy])
+    };
+    // A step of a quarter of the radius, as the papers have it.
+    let [clean, pgd20] = robust(&[&format!("pgd:steps=20,step={}", eps / 4.0)], Order::Independent)?;
+    let autoattack = match args.autoattack {
+        true => Some(robust(Suite::Autoattack.attacks(), Order::InTurn)?[1]),
+        false => None,
+    };
+    let tradeoff = Tradeoff::of(&data.name);
+    let distance = |robust: f64| tradeoff.map(|t| t.distance(100.0 * clean, 100.0 * robust).distance);
+    Ok(Row {
+        recipe: recipe.to_owned(),
+        clean,
+        pgd20,
+        autoattack,
+        sum: clean + autoattack.unwrap_or(pgd20),
+        ardist: autoattack.and_then(distance),
+        seconds: epochs.iter().map(|e| e.seconds).sum(),
+        epochs: epochs.len(),
+    })
+}
+
+fn text(found: &Comparison, eps: f32) -> String {
+    let mut text = format!(
+        "{} on {} test images, eps {}\n\n{:<18}{:>8}{:>9}{:>12}{:>9}{:>9}{:>9}\n",
+        found.model,
+        found.images,
+        output::pixels(f64::from(eps)),
+        "",
+        "clean",
+        "PGD-20",
+        "AutoAttack",
+        "sum",
+        "ARDist",
+        "time"
+    );
+    for row in &found.rows {
+        let optional = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), percent);
+        let line = format!(
+            "{:<18}{:>8}{:>9}{:>12}{:>9.1}{:>9}{:>9}",
+            row.recipe,
+            percent(row.clean),
+            percent(row.pgd20),
+            optional(row.autoattack),
+            100.0 * row.sum,
+            row.ardist.map_or_else(|| "-".to_owned(), |d| format!("{d:.2}")),
+            if row.epochs == 0 { "-".to_owned() } else { duration(row.seconds) }
+        );
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_fits_a_terminal() {
+        let row = |recipe: &str| Row {
+            recipe: recipe.to_owned(),
+            clean: 1.0,
+            pgd20: 1.0,
+            autoattack: Some(1.0),
+            sum: 2.0,
+            ardist: Some(-12.34),
+            seconds: 359_999.0,
+            epochs: 1,
+        };
+        let found = Comparison {
+            schema: 1,
+            model: "m.onnx".into(),
+            data: "cifar10:data".into(),
+            images: 10_000,
+            seed: 0,
+            rows: vec![row("before"), row("interpolated-at")],
+            command: Vec::new(),
+        };
+        let text = text(&found, 8.0 / 255.0);
+        assert!(text.lines().all(|line| line.chars().count() <= output::WIDTH), "{text}");
+    }
+}
