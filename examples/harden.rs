@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     model.values = trainer.weights()?;
-    let package = Package { model, provenance: Provenance::default(), report: None, training: None };
+    let package = Package::new(model, Provenance::default());
     let path = std::env::temp_dir().join("digits.adamant");
     package.write(&path)?;
     println!("wrote {}", path.display());

@@ -99,5 +99,6 @@ pub const SQUARE_START: &str = include_str!("square_start.wgsl");
 pub const SQUARE_WINDOW: &str = include_str!("square_window.wgsl");
 pub const PROJECT_HYPERPLANE: &str = include_str!("project_hyperplane.wgsl");
 pub const FAB_STEP: &str = include_str!("fab_step.wgsl");
+pub const KEEP_TOP: &str = include_str!("keep_top.wgsl");
 pub const SQUARE_TILES: &str = include_str!("square_tiles.wgsl");
 pub const SQUARE_EXCHANGE: &str = include_str!("square_exchange.wgsl");

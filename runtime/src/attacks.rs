@@ -3,6 +3,7 @@
 
 mod apgd;
 mod deepfool;
+mod dra;
 mod fab;
 mod fgsm;
 mod mi_fgsm;
@@ -17,11 +18,13 @@ use serde::{Deserialize, Serialize};
 
 pub use apgd::Apgd;
 pub use deepfool::DeepFool;
+pub use dra::Dra;
 pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use mi_fgsm::MiFgsm;
 pub use objective::{Aim, Objective};
 pub use pgd::{Pgd, Start};
+pub(crate) use spec::DRA_PART;
 pub use spec::{AttackSpec, parse_fraction};
 pub use square::Square;
 

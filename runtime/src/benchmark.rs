@@ -71,6 +71,11 @@ impl Benchmark {
         Ok(benchmark)
     }
 
+    /// The part of a step's arithmetic, 0 to 1, that a memory limit makes necessary.
+    pub fn recomputed(&mut self) -> f64 {
+        self.session.device().recomputed()
+    }
+
     fn pgd(&mut self, steps: u32) -> Result<()> {
         let attack = Pgd {
             name: "pgd",

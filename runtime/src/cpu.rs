@@ -7,6 +7,7 @@ use crate::graph::Variable;
 use crate::ops::{View, ViewMut};
 use crate::plan::{Operand, Plan, Slot, Step};
 use crate::profile::StepTime;
+use crate::shape::Shape;
 
 /// Host memory, and the threads of the global rayon pool.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub struct Cpu {
     variables: Vec<Vec<f32>>,
     /// Temporaries, shared by all plans: they run one after the other.
     temporaries: Vec<Vec<f32>>,
+    /// Bytes of the weights that programs keep rearranged.
+    rearranged_bytes: u64,
     /// What each step took, while somebody wants to know.
     pub(crate) times: Option<Vec<StepTime>>,
 }
@@ -29,23 +32,34 @@ enum Kept {
     /// The weight may change from run to run.
     Nothing,
     NotYet,
+    /// It was kept before the weight changed.
+    Outdated,
     Weight(Vec<f32>),
+}
+
+/// The shape of the weight that a step may keep rearranged, because it is one of `fixed` and the plan
+/// does not write it.
+fn fixed_weight(plan: &Plan, step: &Step, fixed: &[Variable]) -> Option<Shape> {
+    let weight = step.inputs[step.op.weight_input()?];
+    let Slot::Variable(variable) = weight.slot else { return None };
+    let written = |s: &Step| s.outputs.iter().any(|o| o.slot == weight.slot);
+    (fixed.contains(&variable) && !plan.steps.iter().any(written)).then_some(weight.shape)
+}
+
+/// Bytes of the weights that a program of `plan` keeps rearranged, without the padding of small ones.
+pub(crate) fn rearranged_bytes(plan: &Plan, fixed: &[Variable]) -> u64 {
+    let weights = plan.steps.iter().filter_map(|step| fixed_weight(plan, step, fixed));
+    weights.map(|shape| shape.len() as u64 * 4).sum()
 }
 
 impl CpuProgram {
     /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when.
     pub(crate) fn new(plan: Plan, fixed: &[Variable]) -> Self {
-        let is_fixed = |step: &Step| {
-            step.op.weight_input().is_some_and(|i| match step.inputs[i].slot {
-                Slot::Variable(variable) => {
-                    let written = |s: &Step| s.outputs.iter().any(|o| o.slot == step.inputs[i].slot);
-                    fixed.contains(&variable) && !plan.steps.iter().any(written)
-                }
-                Slot::Temporary(_) => false,
-            })
+        let keep = |step| match fixed_weight(&plan, step, fixed) {
+            Some(_) => Kept::NotYet,
+            None => Kept::Nothing,
         };
-        let kept =
-            plan.steps.iter().map(|s| if is_fixed(s) { Kept::NotYet } else { Kept::Nothing }).collect();
+        let kept = plan.steps.iter().map(keep).collect();
         Self { plan, kept }
     }
 
@@ -53,7 +67,7 @@ impl CpuProgram {
     pub(crate) fn forget(&mut self) {
         for kept in &mut self.kept {
             if matches!(kept, Kept::Weight(_)) {
-                *kept = Kept::NotYet;
+                *kept = Kept::Outdated;
             }
         }
     }
@@ -71,6 +85,10 @@ impl Cpu {
 
     pub(crate) fn temporary_bytes(&self) -> u64 {
         self.temporaries.iter().map(|t| t.len() as u64 * 4).sum()
+    }
+
+    pub(crate) const fn rearranged_bytes(&self) -> u64 {
+        self.rearranged_bytes
     }
 
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
@@ -104,13 +122,19 @@ impl Cpu {
                 .zip(&mut taken)
                 .map(|(o, data)| ViewMut { shape: o.shape, data: &mut data[..o.shape.len()] })
                 .collect();
-            if matches!(kept, Kept::NotYet) {
-                *kept = Kept::Weight(step.op.rearrange(&inputs, outputs[0].shape));
+            let mut new_bytes = 0;
+            if matches!(kept, Kept::NotYet | Kept::Outdated) {
+                let weight = step.op.rearrange(&inputs, outputs[0].shape);
+                if matches!(kept, Kept::NotYet) {
+                    new_bytes = weight.len() as u64 * 4;
+                }
+                *kept = Kept::Weight(weight);
             }
             match kept {
                 Kept::Weight(weight) => step.op.run_rearranged(&inputs, weight, &mut outputs),
                 _ => step.op.run(&inputs, &mut outputs),
             }
+            self.rearranged_bytes += new_bytes;
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;
             }

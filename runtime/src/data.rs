@@ -9,8 +9,10 @@ mod cifar;
 mod cifar_c;
 mod folder;
 mod loader;
+mod mat;
 mod mnist;
 mod open;
+mod svhn;
 
 use std::fmt;
 use std::ops::Range;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use augment::Augment;
+pub(crate) use augment::Placement;
 pub use cifar_c::PublishedCorruptions;
 pub use folder::load_image;
 pub use loader::{Batch, Loader, LoaderOptions};
@@ -28,7 +31,7 @@ use crate::error::{Error, Result};
 /// Images of one size with their labels. A clone shares the pixels.
 #[derive(Clone)]
 pub struct Dataset {
-    /// `cifar10`, `cifar100`, `mnist`, `folder`, or the name given to [`Dataset::from_pixels`].
+    /// `cifar10`, `cifar100`, `mnist`, `svhn`, `folder`, or the name given to [`Dataset::from_pixels`].
     pub name: String,
     /// Channels, height and width of every image.
     pub shape: [usize; 3],

@@ -1,6 +1,6 @@
 //! One of the two executors, chosen at run time.
 
-use crate::cpu::{Cpu, CpuProgram};
+use crate::cpu::{Cpu, CpuProgram, rearranged_bytes};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, Gpu, GpuProgram};
@@ -8,6 +8,7 @@ use crate::graph::{Graph, Variable};
 use crate::plan::{Limits, Plan, Slot};
 use crate::profile::StepTime;
 use crate::prologue::{Split, split};
+use crate::recompute::{mebibytes, plan_within};
 
 /// Which device to open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -41,6 +42,27 @@ pub struct Device {
     /// When each variable was last written, in steps of `clock`.
     written: Vec<u64>,
     clock: u64,
+    memory: Memory,
+}
+
+/// What a device may take, and what staying within it costs.
+#[derive(Default)]
+struct Memory {
+    limit: Option<u64>,
+    /// Elements of each temporary that some program needs: programs share them, one after the other.
+    temporaries: Vec<usize>,
+    /// Bytes of the weights that programs keep rearranged.
+    rearranged: u64,
+    recomputed: f64,
+}
+
+impl Memory {
+    /// The temporaries of all programs with `plan` among them.
+    fn with(&self, plan: &Plan) -> Vec<usize> {
+        let (a, b) = (&self.temporaries, &plan.temporaries);
+        let len = |t: &[usize], i: usize| t.get(i).copied().unwrap_or(0);
+        (0..a.len().max(b.len())).map(|i| len(a, i).max(len(b, i))).collect()
+    }
 }
 
 enum Executor {
@@ -67,8 +89,8 @@ enum Ready {
 }
 
 impl Device {
-    const fn new(executor: Executor) -> Self {
-        Self { executor, written: Vec::new(), clock: 0 }
+    fn new(executor: Executor) -> Self {
+        Self { executor, written: Vec::new(), clock: 0, memory: Memory::default() }
     }
 
     /// The CPU executor.
@@ -137,6 +159,18 @@ impl Device {
         }
     }
 
+    /// Takes at most so many bytes for variables and working memory. Programs compiled from now on compute
+    /// activations again where keeping them would take more; [`Device::recomputed`] says what that costs.
+    pub const fn limit_memory(&mut self, bytes: u64) {
+        self.memory.limit = Some(bytes);
+    }
+
+    /// The largest part of a program's arithmetic, 0 to 1, that is done a second time to stay within the
+    /// memory limit.
+    pub const fn recomputed(&self) -> f64 {
+        self.memory.recomputed
+    }
+
     /// Bytes of all variables.
     pub fn variable_bytes(&self) -> u64 {
         match &self.executor {
@@ -146,10 +180,11 @@ impl Device {
         }
     }
 
-    /// Bytes of all variables, and of the working memory of what has been compiled (on the CPU: run).
+    /// Bytes of all variables, and of the working memory of what has been compiled (on the CPU: run, with
+    /// the weights that it keeps rearranged).
     pub fn allocated_bytes(&self) -> u64 {
         match &self.executor {
-            Executor::Cpu(cpu) => cpu.variable_bytes() + cpu.temporary_bytes(),
+            Executor::Cpu(cpu) => cpu.variable_bytes() + cpu.temporary_bytes() + cpu.rearranged_bytes(),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.variable_bytes() + gpu.temporary_bytes(),
         }
@@ -157,6 +192,14 @@ impl Device {
 
     /// A buffer of `len` four-byte zeros that lives as long as the device.
     pub fn variable(&mut self, len: usize) -> Result<Variable> {
+        let bytes = self.variable_bytes() + len as u64 * 4;
+        if let Some(limit) = self.memory.limit.filter(|&limit| bytes > limit) {
+            return Err(Error::Limit(format!(
+                "the memory limit is {}; weights and images alone take more than that; raise --memory-limit \
+                 or take a smaller --batch",
+                mebibytes(limit)
+            )));
+        }
         let variable = match &mut self.executor {
             Executor::Cpu(cpu) => cpu.variable(len),
             #[cfg(feature = "gpu")]
@@ -218,7 +261,7 @@ impl Device {
     pub fn compile_with(&mut self, graph: &Graph, constants: &[Variable]) -> Result<Program> {
         let Split { prologue, main, made } = split(graph, constants, |len| self.variable(len))?;
         let fixed: Vec<Variable> = constants.iter().chain(&made).copied().collect();
-        let plan = Plan::new(&main, &self.limits())?;
+        let plan = self.plan(&main, &fixed)?;
         let writes: Vec<Variable> = plan
             .steps
             .iter()
@@ -232,11 +275,38 @@ impl Device {
         let prologue = match made.is_empty() {
             true => None,
             false => {
-                let plan = Plan::new(&prologue, &self.limits())?;
+                let plan = self.plan(&prologue, &[])?;
                 Some(self.ready(plan, &[])?)
             }
         };
         Ok(Program { main, prologue, constants: constants.to_vec(), prepared: None, writes })
+    }
+
+    /// Plans a graph within the memory limit. `fixed` are the variables that change seldom.
+    fn plan(&mut self, graph: &Graph, fixed: &[Variable]) -> Result<Plan> {
+        let limits = self.limits();
+        let whole = Plan::new(graph, &limits)?;
+        let on_cpu = self.is_cpu();
+        let rearranged = |plan: &Plan| if on_cpu { rearranged_bytes(plan, fixed) } else { 0 };
+        let plan = match self.memory.limit {
+            None => whole,
+            Some(limit) => {
+                let others = self.variable_bytes() + self.memory.rearranged;
+                let bytes = |plan: &Plan| {
+                    let temporaries: usize = self.memory.with(plan).iter().sum();
+                    others + rearranged(plan) + temporaries as u64 * 4
+                };
+                let (least, plan) = (whole.flops, plan_within(graph, whole, &limits, limit, bytes)?);
+                let again = plan.flops.saturating_sub(least);
+                if again > 0 {
+                    self.memory.recomputed = self.memory.recomputed.max(again as f64 / plan.flops as f64);
+                }
+                plan
+            }
+        };
+        self.memory.rearranged += rearranged(&plan);
+        self.memory.temporaries = self.memory.with(&plan);
+        Ok(plan)
     }
 
     fn ready(&mut self, plan: Plan, fixed: &[Variable]) -> Result<Ready> {

@@ -31,7 +31,7 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::random::Purpose;
-use crate::session::{Images, Session};
+use crate::session::Session;
 use audit::audit;
 use outcome::count_of;
 use work::Work;
@@ -292,20 +292,6 @@ fn check_stop(options: &EvaluateOptions<'_>) -> Result<()> {
 fn filled(count: usize, batch: usize) -> usize {
     let sizes = [batch / 16, batch / 8, batch / 4, batch / 2, batch - batch / 4];
     sizes.into_iter().find(|&size| size >= count).unwrap_or(batch)
-}
-
-/// Class probabilities of each image of a batch: softmax of the logits, row-major.
-pub fn probabilities(session: &mut Session, images: &[f32], count: usize) -> Result<Vec<f32>> {
-    let zeros = vec![0; count];
-    session.load(images, &zeros, &zeros)?;
-    let mut values = session.logits(count, Images::Clean)?;
-    for row in values.chunks_exact_mut(session.classes()) {
-        let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if a >= b { a } else { b });
-        row.iter_mut().for_each(|z| *z = (*z - largest).exp());
-        let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|z| *z /= sum);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]

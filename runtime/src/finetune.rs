@@ -1,27 +1,39 @@
 //! Training and adversarial fine-tuning.
 
 mod adversary;
+mod atta;
+mod attack;
 mod daat;
 mod epsilon;
 mod formula;
+mod free;
+mod friendly;
+mod guard;
 mod guide;
 mod iaat;
 mod loss;
 mod memory;
+mod mixup;
+mod mma;
+mod n_fgsm;
+mod partner;
+mod presets;
 mod radii;
 mod recipe;
 mod run;
 mod schedule;
+mod totals;
 mod trainer;
 mod weights;
 
 pub use adversary::Adversary;
-pub use epsilon::{EpsilonConfig, EpsilonPolicy};
+pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};
+pub use epsilon::{EpsilonConfig, EpsilonPolicy, IaatRule};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
-pub use loss::{BatchLoss, LossConfig, LossKind};
+pub use loss::{BatchLoss, LossConfig, LossKind, Term};
+pub use presets::{PRESETS, Preset};
 pub use recipe::{
-    AttackConfig, AttackKind, AttackObjective, Augmentation, BatchNormConfig, BatchNormTraining, DataConfig,
-    Fraction, PRESETS, Preset, Recipe, SelectionConfig, SelectionKind,
+    Augmentation, BatchNormConfig, BatchNormTraining, DataConfig, Recipe, SelectionConfig, SelectionKind,
 };
 pub use run::{EpochMetrics, RunDirectory};
 pub use schedule::{Schedule, ScheduleKind};

@@ -1,6 +1,7 @@
 //! How much memory a computation takes, known from its plan before any of it is allocated on a GPU.
 
 use crate::autodiff::differentiate;
+use crate::cpu::rearranged_bytes;
 use crate::device::Device;
 use crate::error::Result;
 use crate::fuse::fuse;
@@ -24,39 +25,54 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Predicts the memory of `model` at a batch of `batch` images, on any device.
-    pub fn predict(model: &Model, batch: usize, optimizer: &OptimizerConfig) -> Result<Self> {
+    /// Predicts the memory of `model` at a batch of `batch` images, on the CPU executor or a GPU.
+    pub fn predict(model: &Model, batch: usize, optimizer: &OptimizerConfig, on_cpu: bool) -> Result<Self> {
         // Host memory that is never written to costs nothing, so the buffers are simply made.
         let mut session = Session::new(Device::cpu(), model, batch)?;
-        let mut temporaries = Vec::new();
+        let mut taken = Taken { on_cpu, temporaries: Vec::new(), rearranged: 0 };
         let mut graph = session.graph(batch);
         graph.input_gradient(Loss::CrossEntropy)?;
-        reserve(&mut temporaries, &mut session, &graph)?;
-        let attack = total(&mut session, &temporaries);
+        taken.add(&mut session, &graph)?;
+        let attack = taken.total(&mut session);
 
         let optimizer = Optimizer::new(optimizer, &mut session)?;
         let mut graph = session.graph(batch);
         training_step(&mut graph, &optimizer)?;
-        reserve(&mut temporaries, &mut session, &graph)?;
-        Ok(Self { batch, attack, training: total(&mut session, &temporaries) })
+        taken.add(&mut session, &graph)?;
+        Ok(Self { batch, attack, training: taken.total(&mut session) })
     }
 }
 
-/// Makes the buffers of a graph as a device would, which shares temporaries between programs.
-fn reserve(temporaries: &mut Vec<usize>, session: &mut Session, model: &ModelGraph) -> Result<()> {
-    let parameters = session.parameters().to_vec();
-    let device = session.device();
-    let Split { main, .. } = split(&fuse(&model.graph), &parameters, |len| device.variable(len))?;
-    let plan = Plan::new(&main, &Limits::HOST)?;
-    temporaries.resize(temporaries.len().max(plan.temporaries.len()), 0);
-    for (len, wanted) in temporaries.iter_mut().zip(plan.temporaries) {
-        *len = wanted.max(*len);
-    }
-    Ok(())
+/// What programs take besides variables.
+struct Taken {
+    on_cpu: bool,
+    /// Elements of each buffer that programs share, one after the other.
+    temporaries: Vec<usize>,
+    /// Bytes of the weights that the CPU executor keeps rearranged.
+    rearranged: u64,
 }
 
-fn total(session: &mut Session, temporaries: &[usize]) -> u64 {
-    session.device().variable_bytes() + temporaries.iter().map(|&len| len as u64 * 4).sum::<u64>()
+impl Taken {
+    /// Makes the buffers of a graph as a device would.
+    fn add(&mut self, session: &mut Session, model: &ModelGraph) -> Result<()> {
+        let parameters = session.parameters().to_vec();
+        let device = session.device();
+        let Split { main, made, .. } = split(&fuse(&model.graph), &parameters, |len| device.variable(len))?;
+        let plan = Plan::new(&main, &Limits::HOST)?;
+        if self.on_cpu {
+            self.rearranged += rearranged_bytes(&plan, &[parameters, made].concat());
+        }
+        self.temporaries.resize(self.temporaries.len().max(plan.temporaries.len()), 0);
+        for (len, wanted) in self.temporaries.iter_mut().zip(plan.temporaries) {
+            *len = wanted.max(*len);
+        }
+        Ok(())
+    }
+
+    fn total(&self, session: &mut Session) -> u64 {
+        let temporaries: usize = self.temporaries.iter().sum();
+        session.device().variable_bytes() + self.rearranged + temporaries as u64 * 4
+    }
 }
 
 /// One update of every parameter by the mean cross-entropy of the clean images.

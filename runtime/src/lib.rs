@@ -9,16 +9,15 @@
 //! them.
 //!
 //! ```no_run
-//! use adamant::package::Package;
-//! use adamant::{Device, DeviceChoice, Images, Session};
+//! use adamant::{Classifier, Picture};
 //!
 //! # fn main() -> adamant::Result<()> {
-//! let model = Package::read("model.adamant")?.model;
-//! let mut session = Session::new(Device::open(&DeviceChoice::Auto)?, &model, 1)?;
-//! let image = vec![0.5; model.network.image_shape(1).len()];
-//! // The label and the data set index matter to attacks only.
-//! session.load(&image, &[0], &[0])?;
-//! let logits = session.logits(1, Images::Clean)?;
+//! # let (width, height, bytes) = (32, 32, [0; 32 * 32 * 3]);
+//! let classifier = Classifier::open("model.adamant")?;
+//! let picture = Picture::from_rgb8(width, height, &bytes)?;
+//! for guess in classifier.classify(&picture, 5)? {
+//!     println!("{:?} {:.3}", guess.label, guess.probability);
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -31,6 +30,7 @@ mod attacks;
 mod autodiff;
 #[cfg(feature = "data")]
 mod benchmark;
+mod classifier;
 #[cfg(feature = "data")]
 mod corruptions;
 mod cpu;
@@ -44,6 +44,7 @@ mod evaluate;
 mod export;
 #[cfg(feature = "data")]
 pub mod finetune;
+mod fold;
 #[cfg(feature = "data")]
 mod footprint;
 mod fuse;
@@ -63,6 +64,7 @@ mod plan;
 mod profile;
 mod prologue;
 mod random;
+mod recompute;
 mod report;
 #[cfg(feature = "data")]
 mod selftest;
@@ -77,6 +79,7 @@ pub use attacks::{
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
 pub use benchmark::{Benchmark, Workload};
+pub use classifier::{Classifier, Guess, Picture, probabilities};
 #[cfg(feature = "data")]
 pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
 #[cfg(feature = "data")]
@@ -90,7 +93,7 @@ pub use error::{Error, Result};
 pub use evaluate::{
     Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, EvaluateOptions,
     EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext, Signs, Tradeoff,
-    evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with, probabilities,
+    evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

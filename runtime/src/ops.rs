@@ -21,6 +21,7 @@ mod fab;
 mod flatten;
 mod fold_batch_norm;
 mod image_sum;
+mod keep_top;
 mod largest_other;
 mod launch;
 mod log_softmax;
@@ -59,6 +60,7 @@ pub use fab::{FabStep, ProjectHyperplane};
 pub use flatten::{Flatten, Unflatten};
 pub use fold_batch_norm::FoldBatchNorm;
 pub use image_sum::{ImageSpread, ImageSum};
+pub use keep_top::KeepTop;
 pub use largest_other::{LargestOther, LargestOtherGrad};
 pub use launch::{Argument, Dispatch, Kernel, Launch};
 pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
@@ -232,6 +234,7 @@ operations! {
     FabStep,
     SquareTiles,
     SquareExchange,
+    KeepTop,
 }
 
 impl Op {

@@ -111,8 +111,24 @@ impl Optimizer {
         self.states.iter().map(|(i, _)| model.parameters[*i]).collect()
     }
 
+    /// As [`Optimizer::trainable`], of a network's parameters with other values, one for each.
+    pub(crate) fn trainable_of(&self, parameters: &[ValueId]) -> Vec<ValueId> {
+        self.states.iter().map(|(i, _)| parameters[*i]).collect()
+    }
+
     /// Adds the update of every parameter; `gradients` are in the order of [`Optimizer::trainable`].
     pub fn update(&self, model: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
+        let parameters = model.parameters.clone();
+        self.update_of(model, &parameters, gradients)
+    }
+
+    /// As [`Optimizer::update`], of the same network with other parameters.
+    pub(crate) fn update_of(
+        &self,
+        model: &mut ModelGraph,
+        parameters: &[ValueId],
+        gradients: &[ValueId],
+    ) -> Result<()> {
         let c = &self.config;
         let gradients = match c.clip {
             Some(longest) => clip(&mut model.graph, gradients, longest)?,
@@ -121,7 +137,7 @@ impl Optimizer {
         for ((i, state), gradient) in self.states.iter().zip(gradients) {
             let shape = model.network.parameters[*i].shape;
             model.graph.set_label(&format!("update {}", model.network.parameters[*i].name));
-            let mut targets = vec![model.parameters[*i]];
+            let mut targets = vec![parameters[*i]];
             targets.extend(state.iter().map(|v| model.graph.variable(*v, shape)));
             let (op, rates) = match c.kind {
                 OptimizerKind::Sgd => {

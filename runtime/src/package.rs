@@ -7,10 +7,11 @@
 //! | metadata | postcard: network, table of tensors, preprocessing, labels, provenance, claims |
 //! | zeros | up to a multiple of 4096 |
 //! | blobs | each tensor and the ONNX skeleton, each at a multiple of 256, zeros between |
+//! | signature | where the maker signed: public key and signature (ed25519) |
 //!
 //! Every byte is covered: by the hash in the header, by the hash of a blob, or by being zero. A
 //! changed byte is therefore an error, and the error says which part is corrupt. Hashes guard
-//! against accidents; they do not tell who made the file.
+//! against accidents; a signature tells who made the file.
 
 use std::io::Write;
 use std::path::Path;
@@ -23,10 +24,21 @@ use crate::report::EvaluationReport;
 use crate::shape::Shape;
 use reader::Contents;
 
+pub use precision::Precision;
+pub use signature::Signature;
+#[cfg(feature = "sign")]
+pub use signature::SigningKey;
+
+/// The key of a build that cannot sign: there is none.
+#[cfg(not(feature = "sign"))]
+enum NoKey {}
+
 pub(crate) mod atomic;
 mod header;
 mod metadata;
+mod precision;
 mod reader;
+mod signature;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -47,6 +59,8 @@ pub struct Package {
     /// What the last evaluation measured.
     pub report: Option<EvaluationReport>,
     pub training: Option<TrainingState>,
+    /// How the file stores the weights. Reading gives their values as f32.
+    pub precision: Precision,
 }
 
 /// Where a model comes from.
@@ -88,14 +102,16 @@ pub struct TrainingState {
 pub struct Verification {
     /// Major and minor version of the file's format.
     pub format: (u16, u16),
+    pub precision: Precision,
+    pub signature: Signature,
     /// The network's parameters, then those of the training state.
     pub tensors: Vec<TensorCheck>,
     /// Whether the ONNX file without its weights, which an export needs, is as it was written.
     pub skeleton_sound: bool,
     pub is_checkpoint: bool,
     pub provenance: Provenance,
-    /// What the package says about itself. The hashes show that it was not changed by accident,
-    /// not that it is true.
+    /// What the package says about itself. Hashes and signature show that it was not changed, not that
+    /// it is true.
     pub report: Option<EvaluationReport>,
 }
 
@@ -142,6 +158,11 @@ impl Verification {
 }
 
 impl Package {
+    /// A package without claims, in full precision.
+    pub const fn new(model: Model, provenance: Provenance) -> Self {
+        Self { model, provenance, report: None, training: None, precision: Precision::F32 }
+    }
+
     /// Writes the package, replacing what was at `path` only when all went well.
     ///
     /// # Errors
@@ -149,8 +170,19 @@ impl Package {
     /// written: the disk is full, say. Then an older file at `path` is as it was.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let halves = writer::encode(self).map_err(|message| Error::package(path, message))?;
-        atomic::write(path, |file| halves.iter().try_for_each(|half| file.write_all(half)))
+        let parts = writer::encode(self, None).map_err(|message| Error::package(path, message))?;
+        atomic::write(path, |file| parts.iter().try_for_each(|part| file.write_all(part)))
+    }
+
+    /// As [`Package::write`], with a signature that tells who made the package.
+    ///
+    /// # Errors
+    /// As [`Package::write`].
+    #[cfg(feature = "sign")]
+    pub fn write_signed(&self, path: impl AsRef<Path>, key: &SigningKey) -> Result<()> {
+        let path = path.as_ref();
+        let parts = writer::encode(self, Some(key)).map_err(|message| Error::package(path, message))?;
+        atomic::write(path, |file| parts.iter().try_for_each(|part| file.write_all(part)))
     }
 
     /// The bytes of the package's file: equal for equal packages. `path` is for messages.
@@ -158,8 +190,8 @@ impl Package {
     /// # Errors
     /// [`Error::Package`] when the model contradicts itself.
     pub fn to_bytes(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        writer::encode(self)
-            .map(|halves| halves.concat())
+        writer::encode(self, None)
+            .map(|parts| parts.concat())
             .map_err(|message| Error::package(path.as_ref(), message))
     }
 

@@ -14,7 +14,8 @@ pub enum Purpose {
     AttackStart = 4,
     TrainingAttackStart = 5,
     Probe = 6,
-    Corruption = 7,
+    Mixup = 7,
+    Corruption = 8,
 }
 
 /// A stream of random numbers: the key of a Threefry whose counter is (image index, position).

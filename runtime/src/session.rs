@@ -494,7 +494,7 @@ impl ModelGraph {
     }
 
     /// Writes losses and correctness to their buffers.
-    fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
+    pub(crate) fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
         let one = Shape::per_image(self.count);
         let loss = self.graph.variable(self.buffers.loss, one);
         self.graph.update(Op::Copy(Copy), &[losses], &[loss])?;

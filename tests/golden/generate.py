@@ -908,11 +908,12 @@ def write_ops():
     (OUT / "ops.json").write_text(f"[\n{lines}\n]\n")
 
 
-OUT.mkdir(parents=True, exist_ok=True)
-write_onnx()
-write_tiny_resnet()
-write_training()
-write_attacks()
-write_losses()
-write_searches()
-write_ops()
+if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
+    write_onnx()
+    write_tiny_resnet()
+    write_training()
+    write_attacks()
+    write_losses()
+    write_searches()
+    write_ops()

@@ -63,7 +63,7 @@ class ResNet(nn.Module):
 
     def forward(self, x):
         x = self.layers(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(x.mean((2, 3)))
+        return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
 # Name, batch, the network.

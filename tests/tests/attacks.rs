@@ -179,7 +179,7 @@ fn every_attack() -> Vec<AttackSpec> {
             let settings = match (name, norm) {
                 ("fgsm", _) => "",
                 ("square", _) => "queries=30,restarts=2",
-                ("bim" | "mi-fgsm", _) => "steps=4",
+                ("bim" | "mi-fgsm" | "dra", _) => "steps=4",
                 // They find something in a few steps in a large ball only.
                 ("fab-t" | "deepfool", Norm::Linf) => "steps=6,eps=0.9",
                 ("fab-t" | "deepfool", Norm::L2) => "steps=6,eps=20",
@@ -210,8 +210,9 @@ fn every_attack_stays_in_its_ball_and_box() {
             let mut moved = false;
             for (x, y) in batch.images.chunks_exact(len).zip(found.chunks_exact(len)) {
                 assert!(y.iter().all(|v| (0.0..=1.0).contains(v)), "{} leaves the box", spec.kind);
-                let away = distance(x, y, spec.ball.norm);
-                let eps = f64::from(spec.ball.eps);
+                let ball = spec.build().ball();
+                let away = distance(x, y, ball.norm);
+                let eps = f64::from(ball.eps);
                 assert!(away <= eps * (1.0 + 1e-5) + 1e-7, "{}: {away} of {eps}", spec.kind);
                 moved |= away > 0.0;
             }

@@ -69,7 +69,11 @@ fn state(trainer: &mut Trainer<'_>) -> (Vec<Tensor>, TrainingState) {
 
 /// Stops after two epochs, continues in a new trainer, and compares with a run in one go.
 fn resumes_exactly(recipe: &Recipe) {
-    let (expected, _) = run(recipe);
+    resumes_to(recipe, &run(recipe).0);
+}
+
+/// The same, where what a run in one go leads to is known.
+fn resumes_to(recipe: &Recipe, expected: &[Tensor]) {
     let mut first = trainer(recipe);
     epoch(&mut first);
     epoch(&mut first);
@@ -131,7 +135,7 @@ fn presets_train_and_resume() {
         let (weights, metrics) = run(&recipe);
         assert_ne!(weights, model().values, "{}", preset.name);
         assert!(metrics.iter().all(|m| m.loss.is_finite() && m.loss > 0.0), "{}: {metrics:?}", preset.name);
-        resumes_exactly(&recipe);
+        resumes_to(&recipe, &weights);
     }
 }
 
@@ -165,6 +169,11 @@ fn neutral_settings_change_nothing() {
         &["replay.kind=noisy", "replay.angle=90"],
         &["replay.kind=noisy", "replay.angle=0", "replay.until_epoch=0"],
         &["optimizer.clip=1e9"],
+        // An image that may take all steps after it is misclassified takes all.
+        &["attack.kind=friendly", "attack.tau=[2]"],
+        &["selection.guard=1"],
+        // An average of the last epoch alone.
+        &["weights.swa=1"],
     ] {
         assert_eq!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -178,6 +187,16 @@ fn neutral_settings_change_nothing() {
         &["guide.kind=attention"],
         &["replay.kind=noisy", "replay.angle=0"],
         &["optimizer.clip=0.1"],
+        &["attack.kind=friendly", "attack.tau=[0]"],
+        &["replay.kind=clean"],
+        &["attack.kind=fgsm-rs"],
+        &["attack.kind=n-fgsm"],
+        &["attack.kind=atta"],
+        &["weights.swa=0.5"],
+        &["loss.kind=mixup"],
+        &["loss.kind=interpolated"],
+        &["loss.kind=lbgat"],
+        &["loss.kind=mma", "epsilon.policy=mma"],
     ] {
         assert_ne!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
     }
@@ -186,6 +205,7 @@ fn neutral_settings_change_nothing() {
 #[test]
 fn averages_and_perturbations_resume_exactly() {
     resumes_exactly(&recipe("madry", &["weights.ema=0.9"]));
+    resumes_exactly(&recipe("madry", &["weights.swa=0.25"]));
     resumes_exactly(&recipe("awp", &["weights.awp_warmup_epochs=1", "weights.ema=0.5"]));
 }
 
@@ -201,6 +221,84 @@ fn perturbed_weights_come_back() {
             assert!(far < 1e-6, "{name}: {far}");
         }
     }
+}
+
+/// Clean replay is the mean of both kinds of images, and where the radius is 0, clean images alone.
+#[test]
+fn clean_images_are_replayed() {
+    let dra = |settings: &[&str]| run(&recipe("dra", &[&["epsilon.end=0.5"], settings].concat()));
+    let (weights, metrics) = dra(&[]);
+    let eps: Vec<f64> = metrics.iter().map(|m| m.mean_eps * 255.0).collect();
+    assert!((eps[0] - 2.0).abs() < 1e-5 && (eps[1] - 0.5).abs() < 1e-5 && eps[2..] == [0.0, 0.0], "{eps:?}");
+    for (epoch, m) in metrics.iter().enumerate() {
+        let sum: f64 = m.terms.values().sum();
+        assert!((sum - m.loss).abs() < 1e-5 * m.loss, "{m:?}");
+        let adversarial = m.terms.get("adversarial").copied().unwrap_or(0.0);
+        assert_eq!(adversarial > 0.0, epoch < 2, "{m:?}");
+    }
+    let mixed = ["replay.kind=none", "loss.kind=mixed"];
+    let same = ["replay.kind=clean"];
+    assert_eq!(run(&recipe("madry", &same)).0, run(&recipe("madry", &mixed)).0);
+    assert_ne!(weights, dra(&["replay.kind=none"]).0);
+}
+
+/// What the losses of recipes are made of is in their metrics.
+#[test]
+fn losses_are_told_by_term() {
+    for (preset, names) in [
+        ("madry", &["adversarial"][..]),
+        ("standard", &["clean"]),
+        ("trades", &["clean", "divergence"]),
+        ("mart", &["boosted", "divergence"]),
+        ("alp", &["adversarial", "clean", "pairing"]),
+        ("arrest", &["adversarial", "guide"]),
+    ] {
+        let mut trainer = trainer(&recipe(preset, &[]));
+        let metrics = epoch(&mut trainer);
+        assert_eq!(metrics.terms.keys().collect::<Vec<_>>(), names, "{preset}");
+        let sum: f64 = metrics.terms.values().sum();
+        assert!((sum - metrics.loss).abs() < 1e-5 * metrics.loss, "{preset}: {metrics:?}");
+    }
+}
+
+/// A run whose robustness collapses within an epoch goes back to the start of that epoch and ends.
+#[test]
+fn the_guard_undoes_an_epoch() {
+    let recipe = recipe("fast", &["selection.guard=0.2", "schedule.peak=0", "optimizer.weight_decay=0"]);
+    let names = (0..CLASSES).map(|i| i.to_string()).collect();
+    let pixels = (0..IMAGES * SHAPE.iter().product::<usize>()).map(|i| (i % 251) as u8).collect();
+    let train = Dataset::from_pixels("one class", SHAPE, names, pixels, vec![0; IMAGES]).expect("they fit");
+    let begin = || {
+        let session = Session::new(Device::cpu(), &model(), BATCH).expect("it fits");
+        let options = TrainerOptions { seed: 1, train: train.clone(), validation: None, stop: &RUNNING };
+        Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
+    };
+    // A network that gives one answer, whatever it sees.
+    let answer = |trainer: &mut Trainer<'_>, label: usize| {
+        let session = trainer.session();
+        let mut weights = session.read_parameters().expect("host memory");
+        let last = weights.iter_mut().rfind(|w| w.data.len() == CLASSES).expect("the last bias");
+        last.data.fill(0.0);
+        last.data[label] = 1e6;
+        session.write_parameters(&weights).expect("they fit");
+    };
+    let mut trainer = begin();
+    answer(&mut trainer, 1);
+    assert!(!epoch(&mut trainer).rolled_back, "there is nothing to fall from");
+    answer(&mut trainer, 0);
+    assert!(!epoch(&mut trainer).rolled_back, "it rises");
+    answer(&mut trainer, 2);
+    let (before, _) = state(&mut trainer);
+    let last = epoch(&mut trainer);
+    assert!(last.rolled_back && last.epoch == 3, "{last:?}");
+    assert!(trainer.is_done());
+    assert_eq!(trainer.epochs_done(), 2);
+    let (weights, kept) = state(&mut trainer);
+    // Running statistics, too, are those of before the epoch.
+    assert_eq!(weights, before);
+    let mut resumed = begin();
+    resumed.restore(&weights, &kept).expect("the state fits");
+    assert!(resumed.is_done(), "an ended run stays ended");
 }
 
 /// The radii of all images, in their order in the data set.
@@ -252,6 +350,72 @@ fn memory_is_keyed_by_image() {
     let (eights, fives) = (after("data.batch=8"), after("data.batch=5"));
     assert_eq!(eights, fives);
     assert!(eights.iter().any(|r| *r != eights[0]), "{eights:?}");
+}
+
+/// What an image is left with does not depend on the batch that it was in.
+#[test]
+fn carried_perturbations_and_margins_are_of_the_image() {
+    let settings = ["schedule.peak=0", "batchnorm.mode=frozen", "attack.eps=8/255"];
+    for (preset, name) in [("atta", "atta.moves"), ("mma", "epsilon")] {
+        let after = |batch: &str| {
+            let mut trainer = trainer(&recipe(preset, &[&settings[..], &[batch]].concat()));
+            // Sure enough of one class that its images have a margin.
+            let mut weights = trainer.session().read_parameters().expect("host memory");
+            weights.iter_mut().rfind(|w| w.data.len() == CLASSES).expect("the last bias").data[0] += 2.0;
+            trainer.session().write_parameters(&weights).expect("they fit");
+            epoch(&mut trainer);
+            epoch(&mut trainer);
+            let (_, state) = state(&mut trainer);
+            let found = state.tensors.into_iter().find(|(n, _)| n == name);
+            found.unwrap_or_else(|| panic!("{preset} keeps no {name}")).1
+        };
+        let (eights, fives) = (after("data.batch=8"), after("data.batch=5"));
+        assert_eq!(eights, fives, "{preset}");
+        // In the ball, or as far beyond it as mma looks.
+        let largest = eights.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+        let eps = 8.0 / 255.0 * if preset == "mma" { 1.05 } else { 1.0 };
+        assert!(largest > 0.1 * eps && largest <= eps + 1e-6, "{preset}: {largest}");
+    }
+}
+
+/// The rules of IAAT: the paper's, that of the authors' code, and a search.
+#[test]
+fn radii_follow_the_rule_of_iaat() {
+    let after = |rule: &str, more: &[&str]| {
+        let settings = [
+            "schedule.peak=0",
+            "batchnorm.mode=frozen",
+            "data.augment=none",
+            "epsilon.warmup_epochs=1",
+            rule,
+        ];
+        let mut trainer = trainer(&recipe("iaat", &[&settings[..], more].concat()));
+        let warm = epoch(&mut trainer);
+        let first = radii(&mut trainer);
+        epoch(&mut trainer);
+        (warm.mean_eps, first, radii(&mut trainer))
+    };
+    let eps = 8.0 / 255.0;
+    let (warm, first, paper) = after("epsilon.rule=paper", &[]);
+    let (warm_code, first_code, code) = after("epsilon.rule=code", &[]);
+    // In the warm-up both attack the same images; what the code keeps of the others is 0.
+    assert!((warm - warm_code).abs() < 1e-9, "{warm} {warm_code}");
+    assert_eq!(first, [eps; IMAGES]);
+    assert!(first_code.iter().all(|r| *r == eps || *r == 0.0), "{first_code:?}");
+    assert!(first_code.contains(&0.0) && first_code.contains(&eps), "{first_code:?}");
+    for i in 0..IMAGES {
+        // Right as it is, wrong as it is.
+        let expected = if first_code[i] == eps { paper[i] } else { 0.0 };
+        assert_eq!(code[i], expected, "image {i}");
+    }
+    let more = ["epsilon.gamma=2/255", "epsilon.largest=16/255"];
+    let (_, _, search) = after("epsilon.rule=line-search", &more);
+    for r in &search {
+        let steps = r * 255.0 / 2.0;
+        assert!((steps - steps.round()).abs() < 1e-4 && (0.0..=8.01).contains(&steps), "{search:?}");
+    }
+    assert!(search.iter().any(|r| *r > 0.0), "{search:?}");
+    resumes_exactly(&recipe("iaat", &["epsilon.rule=code", "epsilon.warmup_epochs=1"]));
 }
 
 /// Replayed images are uniform noise around the clean ones, which PGD's, at the rim of the ball, are not.

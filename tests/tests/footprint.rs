@@ -19,7 +19,7 @@ fn assert_near(what: &str, predicted: u64, taken: u64) {
 fn check(device: Device, arch: &str, input: [usize; 3], batch: usize) {
     let model = Architecture::build(arch, input, 10, 0).expect("it is known");
     let adam = OptimizerConfig { kind: OptimizerKind::Adam, ..OptimizerConfig::default() };
-    let predicted = Footprint::predict(&model, batch, &adam).expect("it fits");
+    let predicted = Footprint::predict(&model, batch, &adam, device.is_cpu()).expect("it fits");
 
     let mut session = Session::new(device, &model, batch).expect("it fits");
     let name = format!("{arch}, batch {batch}, {}", session.device_name());
@@ -52,6 +52,7 @@ fn check(device: Device, arch: &str, input: [usize; 3], batch: usize) {
 fn on_the_cpu() {
     check(Device::cpu(), "resnet20", [3, 32, 32], 16);
     check(Device::cpu(), "preact-resnet18", [3, 16, 16], 3);
+    check(Device::cpu(), "resnet18", [3, 32, 32], 1);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn weights_move_as_awp_says_and_back() {
         let mut session = load(device, &model, &golden, "x_adv");
         let perturbation = WeightPerturbation::new(0.01, &mut session).unwrap();
         let mode = BatchNormMode::BatchUpdate;
-        perturbation.apply(&mut session, COUNT, mode, |m, mode| adversarial.add(m, mode)).unwrap();
+        perturbation.apply(&mut session, COUNT, 0, mode, |m, mode| adversarial.add(m, mode)).unwrap();
         let mut moved = 0;
         for (i, value) in session.read_parameters().unwrap().into_iter().enumerate() {
             let parameter = &model.network.parameters[i];

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use adamant::{DeviceChoice, Split};
+use adamant::finetune::OptimizerConfig;
+use adamant::package::Precision;
+use adamant::{DeviceChoice, Footprint, Model, Split};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::data::Validation;
@@ -58,6 +61,8 @@ pub enum Command {
     Package(PackageArgs),
     /// Check a package and print its claims
     Verify(VerifyArgs),
+    /// Make a key that signs packages
+    Keygen(KeygenArgs),
     /// Classify images with a packaged model
     Classify(ClassifyArgs),
     /// Write a model as ONNX
@@ -66,6 +71,10 @@ pub enum Command {
     Recipes(RecipesArgs),
     /// Time the parts of adversarial training
     Bench(BenchArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -73,6 +82,10 @@ pub struct DeviceArgs {
     /// auto (a hardware GPU, else cpu), cpu, gpu, or an adapter's name or index
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
     pub device: DeviceChoice,
+    /// Memory to stay within, such as 512MiB or 2GiB: activations are computed again instead of
+    /// kept, and `--batch auto` takes fewer images
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_limit: Option<u64>,
 }
 
 #[derive(Args)]
@@ -129,14 +142,19 @@ pub struct DevicesArgs {
 Examples:
   adamant inspect resnet18.onnx
   adamant inspect resnet18.onnx --verify --device gpu
+  adamant inspect resnet18.onnx --bisect --device gpu
 
-Exit code 1 when --verify finds a difference above 0.001 of the largest logit.")]
+Exit code 1 when --verify finds a difference above 0.001 of the largest logit, or
+--bisect one above 0.001 of a layer's largest value.")]
 pub struct InspectArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
     /// Compare the logits on --device with those of an independent runtime (tract)
     #[arg(long)]
     pub verify: bool,
+    /// Compare every layer on --device with the CPU executor: which kernel is wrong?
+    #[arg(long)]
+    pub bisect: bool,
     #[command(flatten)]
     pub preprocessing: PreprocessingArgs,
     #[command(flatten)]
@@ -149,7 +167,7 @@ pub struct InspectArgs {
 /// are absent unless the user gave them.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Images to train on: cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
+    /// Images to train on: cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// Folder for checkpoints, metrics and settings
@@ -229,10 +247,32 @@ pub struct FinetuneArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Precision {
+pub enum PrecisionName {
+    /// As trained
     F32,
+    /// Half precision
     F16,
+    /// Eight bits, with a scale for each output channel
     Int8,
+}
+
+impl PrecisionName {
+    pub const fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Int8 => Precision::Int8,
+        }
+    }
+}
+
+/// What a package is for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// As it was trained, to be trained further and exported with its names
+    Trainable,
+    /// BatchNorm folded into the convolutions: smaller
+    Inference,
 }
 
 #[derive(Args)]
@@ -241,9 +281,11 @@ Examples:
   adamant package runs/aft --out model.adamant
   adamant package runs/aft --out model.adamant --labels labels.txt \\
       --data cifar10:data --limit 1000
+  adamant package runs/aft --out small.adamant --precision int8 --data cifar10:data
 
-With --data the model is evaluated, clean and under PGD with 20 steps, and the
-package carries the result as its claim.")]
+With --data the model is evaluated, clean and under PGD with 20 steps, as the
+package gives it, and the package carries the result as its claim. Exit code 1,
+and no file, when packing costs more than --max-drop of either.")]
 pub struct PackageArgs {
     /// Run directory, ONNX file or .adamant package
     #[arg(value_name = "RUN|MODEL")]
@@ -252,14 +294,23 @@ pub struct PackageArgs {
     #[arg(long, value_name = "FILE.adamant")]
     pub out: PathBuf,
     /// Number format of the weights
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub precision: Precision,
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub precision: PrecisionName,
+    /// What the package is for [default: trainable for f32, else inference]
+    #[arg(long, value_enum)]
+    pub form: Option<Form>,
+    /// With --data: points of accuracy, clean or robust, that packing may cost
+    #[arg(long, value_name = "POINTS", default_value_t = 0.5, value_parser = points)]
+    pub max_drop: f64,
     /// Evaluate on these images and store the result in the package
     #[arg(long, value_name = "DATA")]
     pub data: Option<String>,
     /// Text file with the name of each class, one a line
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
+    /// Sign the package with this secret key (see `adamant keygen`)
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
     #[command(flatten)]
     pub ball: BallArgs,
     #[command(flatten)]
@@ -275,14 +326,41 @@ pub struct PackageArgs {
 Examples:
   adamant verify model.adamant
   adamant verify -v model.adamant     lists every tensor
+  adamant verify model.adamant --key maker.pub
+  adamant verify model.adamant --rerun --data cifar10:data
 
-Exit code 2 when the file is corrupt. The hashes guard against accidents; they
-do not tell who made the file.")]
+Exit code 2 when the file is corrupt, or with --key when it was not signed with
+that key; 1 when --rerun finds something else than the package claims. Hashes guard against accidents; a signature tells who made the file.")]
 pub struct VerifyArgs {
     #[arg(value_name = "FILE.adamant")]
     pub file: PathBuf,
+    /// Require the signature of this public key: a file, or its 64 digits
+    #[arg(long, value_name = "PUB")]
+    pub key: Option<String>,
+    /// Measure what the package claims once more, on --data
+    #[arg(long, requires = "data")]
+    pub rerun: bool,
+    /// The data that the claims are about
+    #[arg(long, value_name = "DATA", requires = "rerun")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant keygen --out maker.key
+  adamant package runs/aft --out model.adamant --sign maker.key
+  adamant verify model.adamant --key maker.pub
+
+The secret key stays with the maker; the file beside it, .pub, is for everybody.")]
+pub struct KeygenArgs {
+    /// Where the secret key goes; the public one goes beside it, ending in .pub
+    #[arg(long, value_name = "KEY")]
+    pub out: PathBuf,
 }
 
 #[derive(Args)]
@@ -370,6 +448,28 @@ pub struct BenchArgs {
     pub json: JsonArgs,
 }
 
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant completions bash > /etc/bash_completion.d/adamant
+  adamant completions zsh > ~/.zfunc/_adamant
+  adamant completions fish > ~/.config/fish/completions/adamant.fish")]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  adamant man --out ~/.local/share/man/man1
+  man adamant-finetune")]
+pub struct ManArgs {
+    /// Folder for the pages
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SplitName {
     Train,
@@ -408,6 +508,18 @@ impl BatchSize {
             Self::Auto => 32,
         }
     }
+
+    /// As [`BatchSize::resolve`] for the images of `model`; auto halves the number for as long as an attack
+    /// would take more than `limit` bytes.
+    pub fn within(self, limit: Option<u64>, model: &Model, on_cpu: bool) -> Result<usize> {
+        let mut batch = self.resolve(model.network.input);
+        let (Self::Auto, Some(limit)) = (self, limit) else { return Ok(batch) };
+        let taken = |batch| Footprint::predict(model, batch, &OptimizerConfig::default(), on_cpu);
+        while batch > 1 && taken(batch)?.attack > limit {
+            batch /= 2;
+        }
+        Ok(batch)
+    }
 }
 
 impl FromStr for BatchSize {
@@ -425,9 +537,32 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number from 1".to_owned())
 }
 
+fn points(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|x| (0.0..=100.0).contains(x));
+    found.ok_or_else(|| "write a number from 0 to 100, such as 0.5".to_owned())
+}
+
 /// A seed is written to config.toml, whose integers are signed.
 fn seed() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(..=i64::MAX as u64)
+}
+
+/// Bytes: a number with a unit.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let factor = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err("write a number with a unit, such as 512MiB or 2GiB".to_owned()),
+    };
+    let bytes = digits.trim().parse::<f64>().ok().map(|number| number * factor);
+    let fits = bytes.filter(|b| (1.0..=9e18).contains(b));
+    fits.map(|b| b as u64).ok_or_else(|| "write a number with a unit, such as 512MiB or 2GiB".to_owned())
 }
 
 fn device_choice(text: &str) -> Result<DeviceChoice, std::convert::Infallible> {
@@ -442,6 +577,16 @@ mod tests {
     fn the_arguments_fit_together() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("512MiB"), Ok(512 << 20));
+        assert_eq!(size("1.5 gib"), Ok(3 << 29));
+        assert_eq!(size("2GB"), Ok(2_000_000_000));
+        for wrong in ["512", "MiB", "-1MiB", "0GiB", "inf GiB", "NaNMiB", "1TiB", ""] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

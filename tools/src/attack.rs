@@ -4,7 +4,7 @@ use adamant::{Dataset, Device, Order, Session, probabilities};
 use anyhow::Result;
 
 use crate::args::AttackArgs;
-use crate::measure::{Measurement, open_device, parse_attacks};
+use crate::measure::{Measurement, open_device, open_silently, parse_attacks};
 use crate::model::Loaded;
 use crate::progress::Console;
 use crate::saved::{Manifest, Saving};
@@ -16,15 +16,16 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
     let images = &args.images;
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
     let mut saved = args.save.as_deref().map(Saving::create).transpose()?;
-    let device = open_device(&args.device.device, console)?;
-    let measurement = Measurement::of(&data, &attacks, images, Order::Independent);
+    let device = open_device(&args.device, console)?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let measurement = Measurement::of(&data, &attacks, images, Order::Independent, batch);
     let found = measurement.run(&loaded, device, console, |_, at, image| match &mut saved {
         Some(saved) => saved.put(at, image),
         None => Ok(()),
     })?;
     if let Some(mut saved) = saved {
         let [channels, height, width] = data.shape;
-        let device = Device::open(&args.device.device)?;
+        let device = open_silently(&args.device)?;
         let manifest = Manifest {
             schema: 1,
             model: loaded.name.clone(),

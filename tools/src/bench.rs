@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use adamant::{Architecture, Benchmark, Device, Model, StepTime, Workload};
+use adamant::{Architecture, Benchmark, Model, StepTime, Workload};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::BenchArgs;
+use crate::measure::open_silently;
 use crate::model::Loaded;
-use crate::output;
+use crate::output::{self, percent};
 use crate::progress::Console;
 
 /// The largest difference from the CPU executor that rounding explains.
@@ -78,7 +79,7 @@ impl LayerTime {
 pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     let (name, model) = model(args)?;
     let batch = args.batch.resolve(model.network.input);
-    let device = Device::open(&args.device.device)?;
+    let device = open_silently(&args.device)?;
     let is_cpu = device.is_cpu();
     let device_name = device.name();
     console.note(&format!("{name}, batch {batch}, device: {device_name}"));
@@ -111,6 +112,12 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         if args.layers {
             layers.extend(profile.iter().map(|step| LayerTime::new(workload, step)));
         }
+    }
+    if benchmark.recomputed() > 0.0 {
+        console.note(&format!(
+            "within --memory-limit, {} of a step's arithmetic is computed a second time",
+            percent(benchmark.recomputed())
+        ));
     }
     let report = Report { schema: 1, device: device_name, arch: name, batch, results, ops, layers };
     output::result(&args.json, &report, &text(&report))?;

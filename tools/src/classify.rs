@@ -1,6 +1,6 @@
 //! `adamant classify`: what an application does with a package.
 
-use adamant::{Session, load_image, probabilities};
+use adamant::{Classifier, Picture};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -36,34 +36,29 @@ struct Guess {
 pub fn run(args: &ClassifyArgs, console: &Console) -> Result<Outcome> {
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let shape = loaded.model.network.input;
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
+    let device_name = device.name();
     let batch = BatchSize::Auto.resolve(shape).min(args.files.len());
-    let mut session = Session::new(device, &loaded.model, batch)?;
+    let classifier = Classifier::of_model(loaded.model.clone(), device, batch)?;
     let mut images = Vec::with_capacity(args.files.len());
     for files in args.files.chunks(batch) {
-        let mut pixels = Vec::new();
-        for file in files {
-            pixels.extend(load_image(file, shape)?);
-        }
-        let found = probabilities(&mut session, &pixels, files.len())?;
-        for (file, row) in files.iter().zip(found.chunks_exact(session.classes())) {
-            images.push(Image { file: file.display().to_string(), top: top(row, args.top, &loaded) });
+        let pictures = files.iter().map(|f| Picture::open(f, shape)).collect::<adamant::Result<Vec<_>>>()?;
+        let found = classifier.classify_all(&pictures.iter().collect::<Vec<_>>(), args.top)?;
+        for (file, guesses) in files.iter().zip(found) {
+            let named = |g: adamant::Guess| Guess {
+                index: g.class,
+                label: loaded.label(g.class),
+                probability: g.probability,
+            };
+            let top = guesses.into_iter().map(named).collect();
+            images.push(Image { file: file.display().to_string(), top });
         }
     }
     let width = images.iter().map(|i| i.file.chars().count()).max().unwrap_or(0).min(44);
     let text = images.iter().map(|image| line(image, width)).collect::<String>();
-    let value = Classified { schema: 1, model: loaded.name, device: session.device_name(), images };
+    let value = Classified { schema: 1, model: loaded.name, device: device_name, images };
     output::result(&args.json, &value, &text)?;
     Ok(Outcome::Done)
-}
-
-/// The `count` most probable classes; of equals, the one with the lower index.
-fn top(probabilities: &[f32], count: usize, loaded: &Loaded) -> Vec<Guess> {
-    let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    order.truncate(count);
-    let guess = |index| Guess { index, label: loaded.label(index), probability: probabilities[index] };
-    order.into_iter().map(guess).collect()
 }
 
 fn line(image: &Image, width: usize) -> String {

@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::args::Command;
 use crate::progress::Console;
 use crate::{
-    attack, bench, classify, demo, devices, evaluate, export, finetune, inspect, merge, package, recipes,
-    report, train, verify,
+    attack, bench, classify, completions, demo, devices, evaluate, export, finetune, inspect, keygen, merge,
+    package, recipes, report, train, verify,
 };
 
 /// How a command ended that did all its work.
@@ -29,9 +29,12 @@ pub fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Attack(args) => attack::run(args, console),
         Command::Package(args) => package::run(args, console),
         Command::Verify(args) => verify::run(args, console),
+        Command::Keygen(args) => keygen::run(args),
         Command::Classify(args) => classify::run(args, console),
         Command::Export(args) => export::run(args, console),
         Command::Recipes(args) => recipes::run(args),
         Command::Bench(args) => bench::run(args, console),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::man(args),
     }
 }

@@ -59,9 +59,9 @@ pub fn run_published(
     if !files.missing().is_empty() {
         console.note(&format!("{}: without {}", args.data, files.missing().join(", ")));
     }
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     let name = device.name();
-    let batch = args.images.batch.resolve(files.shape());
+    let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
     let report = measure(loaded, &images, device, batch, console)?;
     let data = args.data.split(':').next().unwrap_or_default();

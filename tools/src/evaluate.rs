@@ -62,11 +62,12 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     for path in &args.surrogates {
         surrogates.push(Loaded::open(path, &args.preprocessing, console)?);
     }
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let measurement = Measurement {
         surrogates: &surrogates,
         whole: (all.len(), all.offset()),
-        ..Measurement::of(&data, &attacks, images, order)
+        ..Measurement::of(&data, &attacks, images, order, batch)
     };
     let settings = measurement.settings(&loaded, &device)?;
     let (file, resume) = StateFile::open(&args.json, args.resume, &settings)?;
@@ -76,7 +77,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         _ => {}
     }
     let path = file.as_ref().map(|file| file.path().to_owned());
-    let open = || open_device(&args.device.device, console);
+    let open = || open_device(&args.device, console);
     let keep = |_: usize, _: usize, _: &[f32]| Ok(());
     let mut found = measurement.run_from(&loaded, device, console, keep, settings, (file, resume), open)?;
     if suite == Some(Suite::Corruptions) {

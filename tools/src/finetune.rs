@@ -57,7 +57,7 @@ pub fn begin(
     let validate = args.validate.unwrap_or_default();
     let Loaded { mut model, name, blake3, provenance, .. } = loaded;
     let images = open_for_training(&args.data, split.split(), args.limit, validate, &model, console)?;
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     let settings = Settings {
         run: RunSettings {
             command: command.to_owned(),
@@ -121,7 +121,7 @@ pub fn resume_from(
     let split = if run.split == SplitName::Test.name() { SplitName::Test } else { SplitName::Train };
     let validate = run.validate.parse().map_err(anyhow::Error::msg)?;
     let images = open_for_training(&run.data, split.split(), run.limit, validate, &model, console)?;
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     announce(&settings, &images, console);
     Ok(Some(Run { directory, settings, model, provenance, images, device, resumed: Some(state) }))
 }

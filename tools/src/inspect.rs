@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use adamant::finetune::OptimizerConfig;
 use adamant::op::Op;
-use adamant::{Footprint, Layer, Model, Preprocessing, Source};
+use adamant::{Device, DeviceChoice, Footprint, Layer, Model, Preprocessing, Source};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -14,8 +14,10 @@ use crate::model::Loaded;
 use crate::output::{self, bytes, grouped, wrap};
 use crate::progress::Console;
 
+mod bisect;
 mod difference;
 
+use bisect::Bisection;
 use difference::Difference;
 
 const BATCHES: [usize; 3] = [1, 32, 128];
@@ -39,6 +41,8 @@ struct Inspection {
     preprocessing: Option<Preprocessing>,
     memory: Vec<Memory>,
     verification: Option<Difference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bisection: Option<Bisection>,
 }
 
 /// Predicted bytes on a device.
@@ -59,19 +63,21 @@ pub fn run(args: &InspectArgs, console: &Console) -> Result<Outcome> {
     for note in loaded.notes.iter().flat_map(|n| &n.notes) {
         console.note(&format!("{}: {note}", loaded.name));
     }
-    let mut found = inspect(&loaded)?;
+    let mut found = inspect(&loaded, &args.device.device)?;
     found.preprocessing = known.then(|| loaded.model.preprocessing.clone());
     if args.verify {
         found.verification = Some(difference::measure(args, &loaded, console)?);
     }
-    output::result(&args.json, &found, &text(&found))?;
-    match found.verification {
-        Some(Difference { ok: false, .. }) => Ok(Outcome::TargetMissed),
-        _ => Ok(Outcome::Done),
+    if args.bisect {
+        found.bisection = Some(bisect::measure(args, &loaded, console)?);
     }
+    output::result(&args.json, &found, &text(&found))?;
+    let agrees = found.verification.as_ref().is_none_or(|v| v.ok)
+        && found.bisection.as_ref().is_none_or(Bisection::ok);
+    Ok(if agrees { Outcome::Done } else { Outcome::TargetMissed })
 }
 
-fn inspect(loaded: &Loaded) -> Result<Inspection> {
+fn inspect(loaded: &Loaded, device: &DeviceChoice) -> Result<Inspection> {
     let model = &loaded.model;
     let network = &model.network;
     let mut layers = BTreeMap::new();
@@ -82,10 +88,11 @@ fn inspect(loaded: &Loaded) -> Result<Inspection> {
         let chosen = network.parameters.iter().filter(|p| p.role.trains() == trains);
         chosen.map(|p| p.shape.len() as u64).sum()
     };
+    let on_cpu = Device::open(device)?.is_cpu();
     let memory = BATCHES.iter().map(|&batch| {
         // Adam has the most state of the optimisers of the recipes: two numbers a weight.
         let adam = OptimizerConfig { kind: adamant::finetune::OptimizerKind::Adam, ..Default::default() };
-        let Footprint { attack, training, .. } = Footprint::predict(model, batch, &adam)?;
+        let Footprint { attack, training, .. } = Footprint::predict(model, batch, &adam, on_cpu)?;
         Ok(Memory { batch, attack_step: attack, training_step: training })
     });
     let own_norms = if network.has_batch_norm() { "found" } else { "none: never there, or folded" };
@@ -105,6 +112,7 @@ fn inspect(loaded: &Loaded) -> Result<Inspection> {
         preprocessing: None,
         memory: memory.collect::<Result<_>>()?,
         verification: None,
+        bisection: None,
     })
 }
 
@@ -170,6 +178,9 @@ fn text(found: &Inspection) -> String {
             v.largest_logit,
             if v.ok { "ok" } else { "FAILED" }
         );
+    }
+    if let Some(bisection) = &found.bisection {
+        text += &bisection.text();
     }
     text
 }

@@ -9,17 +9,26 @@ use adamant::{
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 
-use crate::args::{BallArgs, ImagesArgs};
+use crate::args::{BallArgs, DeviceArgs, ImagesArgs};
 use crate::evaluation::{Evaluation, Settings};
 use crate::model::Loaded;
 use crate::output::{count, duration, percent, pixels};
 use crate::progress::{Console, stop_on_interrupt};
 use crate::resume::StateFile;
 
+/// Opens a device.
+pub fn open_silently(args: &DeviceArgs) -> Result<Device> {
+    let mut device = Device::open(&args.device)?;
+    if let Some(bytes) = args.memory_limit {
+        device.limit_memory(bytes);
+    }
+    Ok(device)
+}
+
 /// Opens a device, and says which one it is.
-pub fn open_device(choice: &DeviceChoice, console: &Console) -> Result<Device> {
-    let device = Device::open(choice)?;
-    let why = match choice {
+pub fn open_device(args: &DeviceArgs, console: &Console) -> Result<Device> {
+    let device = open_silently(args)?;
+    let why = match args.device {
         DeviceChoice::Auto if device.is_cpu() => "; there is no hardware GPU",
         _ => "",
     };
@@ -44,16 +53,23 @@ pub struct Measurement<'a> {
 
 impl<'a> Measurement<'a> {
     /// Everything but the surrogates, on all of the data.
-    pub fn of(data: &'a Dataset, attacks: &'a [AttackSpec], images: &ImagesArgs, order: Order) -> Self {
+    pub fn of(
+        data: &'a Dataset,
+        attacks: &'a [AttackSpec],
+        images: &ImagesArgs,
+        order: Order,
+        batch: usize,
+    ) -> Self {
+        let whole = (data.len(), data.offset());
         Self {
             data,
             split: images.split.name(),
             attacks,
             order,
-            batch: images.batch.resolve(data.shape),
+            batch,
             seed: images.seed,
             surrogates: &[],
-            whole: (data.len(), data.offset()),
+            whole,
         }
     }
 

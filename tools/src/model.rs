@@ -112,6 +112,18 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Another form of the same model.
+    pub fn with_model(&self, model: Model) -> Self {
+        Self {
+            model,
+            name: self.name.clone(),
+            blake3: self.blake3.clone(),
+            provenance: self.provenance.clone(),
+            report: None,
+            notes: None,
+        }
+    }
+
     /// Reads a model. `preprocessing` serves a bare ONNX file, and overrides what a package says.
     pub fn open(path: &Path, preprocessing: &PreprocessingArgs, console: &Console) -> Result<Self> {
         let mut loaded = Self::read(path)?;
@@ -147,7 +159,7 @@ impl Loaded {
         let blake3 = imported.source_blake3.clone();
         // A damaged package should be told as one, not as a bad ONNX file.
         if Package::recognizes(&bytes) || file.extension().is_some_and(|e| e == "adamant") {
-            let Package { model, provenance, report, training: _ } = Package::from_bytes(&bytes, &file)?;
+            let Package { model, provenance, report, .. } = Package::from_bytes(&bytes, &file)?;
             return Ok(Self { model, name, blake3, provenance, report, notes: None });
         }
         let (model, notes) = import_with_notes(&file)?;

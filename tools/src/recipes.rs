@@ -1,6 +1,6 @@
 //! `adamant recipes`: the presets, as a list or as TOML to edit.
 
-use adamant::finetune::{PRESETS, Recipe};
+use adamant::finetune::{PRESETS, Preset, Recipe};
 use anyhow::Result;
 
 use crate::args::RecipesArgs;
@@ -14,7 +14,9 @@ pub fn run(args: &RecipesArgs) -> Result<Outcome> {
             None => Recipe::load(name, &[])?.to_toml(),
         },
         None => {
-            PRESETS.iter().map(|p| output::wrap(&format!("{:<14}{}", p.name, p.summary), 14) + "\n").collect()
+            let column = PRESETS.iter().map(|p| p.name.len() + 2).max().unwrap_or(0);
+            let line = |p: &Preset| output::wrap(&format!("{:<column$}{}", p.name, p.summary), column) + "\n";
+            PRESETS.iter().map(line).collect()
         }
     };
     output::print(&text)?;

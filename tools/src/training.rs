@@ -96,18 +96,15 @@ impl Run {
 
             let score = metrics.robust_accuracy.or(metrics.clean_accuracy);
             let selects = trainer.recipe().selection.kind == SelectionKind::Best;
-            let improved = selects && score.is_some_and(|s| best.is_none_or(|b| s > b));
+            let improved =
+                selects && !metrics.rolled_back && score.is_some_and(|s| best.is_none_or(|b| s > b));
             if improved {
                 best = score;
             }
             let mut state = trainer.state(best)?;
             state.settings.clone_from(&text);
-            let mut package = Package {
-                model: Model { values: trainer.weights()?, ..model.clone() },
-                provenance: provenance.clone(),
-                report: None,
-                training: None,
-            };
+            let model = Model { values: trainer.weights()?, ..model.clone() };
+            let mut package = Package::new(model, provenance.clone());
             directory.append_metrics(&serde_json::to_string(&metrics)?)?;
             if improved {
                 directory.write_best(&package)?;
@@ -144,7 +141,7 @@ fn stopped(epoch: u32) -> String {
 /// validation images, or the last.
 fn selected(history: &[EpochMetrics], kind: SelectionKind) -> u32 {
     let mut found: Option<(&EpochMetrics, f64)> = None;
-    for metrics in history {
+    for metrics in history.iter().filter(|m| !m.rolled_back) {
         let score = metrics.robust_accuracy.or(metrics.clean_accuracy);
         if let Some(score) = score.filter(|s| found.is_none_or(|(_, best)| *s > best)) {
             found = Some((metrics, score));
@@ -152,7 +149,7 @@ fn selected(history: &[EpochMetrics], kind: SelectionKind) -> u32 {
     }
     match (kind, found) {
         (SelectionKind::Best, Some((metrics, _))) => metrics.epoch,
-        _ => history.last().map_or(0, |m| m.epoch),
+        _ => history.iter().rfind(|m| !m.rolled_back).map_or(0, |m| m.epoch),
     }
 }
 
@@ -175,6 +172,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn metrics(epoch: u32, robust: f64) -> EpochMetrics {
@@ -182,10 +181,12 @@ mod tests {
             epoch,
             lr: 0.1,
             loss: 12.345,
+            terms: BTreeMap::new(),
             train_accuracy: 1.0,
             clean_accuracy: Some(1.0),
             robust_accuracy: Some(robust),
             mean_eps: 0.03,
+            rolled_back: false,
             seconds: 36_000.0,
             images_per_second: 12.0,
         }
@@ -194,6 +195,10 @@ mod tests {
     #[test]
     fn the_first_of_the_best_epochs_is_selected() {
         let history = [metrics(1, 0.2), metrics(2, 0.5), metrics(3, 0.5), metrics(4, 0.1)];
+        assert_eq!(selected(&history, SelectionKind::Best), 2);
+        assert_eq!(selected(&history, SelectionKind::Last), 4);
+        let undone = EpochMetrics { rolled_back: true, ..metrics(5, 0.9) };
+        let history = [&history[..], &[undone]].concat();
         assert_eq!(selected(&history, SelectionKind::Best), 2);
         assert_eq!(selected(&history, SelectionKind::Last), 4);
     }

@@ -1,13 +1,14 @@
 //! `adamant verify`: is a package as it was written, and what does it claim?
 
-use adamant::EvaluationReport;
-use adamant::package::{Provenance, Verification, verify};
-use anyhow::{Result, bail};
+use adamant::package::{Precision, Provenance, Signature, Verification, verify};
+use adamant::{AttackResult, AttackSpec, EvaluationReport, Split};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::args::VerifyArgs;
-use crate::measure::describe;
+use crate::args::{BatchSize, VerifyArgs};
+use crate::measure::{Measurement, describe, open_device};
+use crate::model::Loaded;
 use crate::output::{self, bytes, count, percent, wrap};
 use crate::progress::Console;
 
@@ -18,16 +19,33 @@ struct Verified<'a> {
     file: String,
     sound: bool,
     format: String,
+    precision: Precision,
     tensors: usize,
     corrupt: Vec<&'a str>,
+    signature: &'a Signature,
     checkpoint: bool,
     provenance: &'a Provenance,
     report: &'a Option<EvaluationReport>,
+    /// What --rerun found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    again: &'a Option<Vec<Remeasured>>,
+}
+
+/// Correct images of a claim, and as measured now.
+#[derive(Serialize)]
+struct Remeasured {
+    what: String,
+    claimed: u64,
+    measured: u64,
+    agrees: bool,
 }
 
 pub fn run(args: &VerifyArgs, console: &Console) -> Result<Outcome> {
     let found = verify(&args.file)?;
     let name = args.file.display().to_string();
+    if let Some(key) = &args.key {
+        check_maker(&name, &found.signature, &read_key(key)?)?;
+    }
     let mut corrupt: Vec<&str> = found.tensors.iter().filter(|t| !t.sound).map(|t| t.name.as_str()).collect();
     if !found.skeleton_sound {
         corrupt.push("the ONNX skeleton");
@@ -43,22 +61,128 @@ pub fn run(args: &VerifyArgs, console: &Console) -> Result<Outcome> {
     if found.is_sound() {
         text += &(wrap(&summary(&name, &found), 14) + "\n");
     }
+    let again = match &args.data {
+        Some(data) if corrupt.is_empty() => Some(rerun(args, data, &found, console)?),
+        _ => None,
+    };
+    if let (Some(again), Some(claim)) = (&again, &found.report) {
+        text += &comparison(again, claim.images);
+    }
     let value = Verified {
         schema: 1,
         file: name.clone(),
         sound: found.is_sound(),
         format: format!("{}.{}", found.format.0, found.format.1),
+        precision: found.precision,
         tensors: found.tensors.len(),
         corrupt: corrupt.clone(),
+        signature: &found.signature,
         checkpoint: found.is_checkpoint,
         provenance: &found.provenance,
         report: &found.report,
+        again: &again,
     };
     output::result(&args.json, &value, &text)?;
     if !corrupt.is_empty() {
         bail!("{name}: corrupt: {}; write or fetch the file again", corrupt.join(", "));
     }
-    Ok(Outcome::Done)
+    match again {
+        Some(again) if !again.iter().all(|m| m.agrees) => Ok(Outcome::TargetMissed),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+/// Measures a package's claims again, with the same images, attacks and seed.
+fn rerun(args: &VerifyArgs, data: &str, found: &Verification, console: &Console) -> Result<Vec<Remeasured>> {
+    let Some(claim) = &found.report else {
+        bail!(
+            "{}: claims nothing to measure again; `adamant package --data` adds claims",
+            args.file.display()
+        )
+    };
+    let loaded = Loaded::read(&args.file)?;
+    let split = match claim.split.as_str() {
+        "train" => Split::Train,
+        _ => Split::Test,
+    };
+    let data = crate::data::open(data, split, Some(claim.images as usize), &loaded.model, console)?;
+    if data.len() as u64 != claim.images {
+        bail!(
+            "{}: has {}; the claims are about {}",
+            args.data.as_deref().unwrap_or_default(),
+            count(data.len(), "image"),
+            count(claim.images as usize, "image")
+        );
+    }
+    let text = |a: &AttackResult| {
+        let AttackResult { name, norm, eps, step, steps, restarts, .. } = a;
+        // The claim holds doubles of what was measured with floats.
+        let (eps, step) = (*eps as f32, *step as f32);
+        format!("{name}:norm={norm},eps={eps},step={step},steps={steps},restarts={restarts}")
+    };
+    let attacks = claim.attacks.iter().map(|a| AttackSpec::parse(&text(a), None, None));
+    let attacks = attacks.collect::<adamant::Result<Vec<_>>>()?;
+    let device = open_device(&args.device, console)?;
+    let batch = BatchSize::Auto.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let order = adamant::Order::Independent;
+    let measurement = Measurement {
+        data: &data,
+        split: &claim.split,
+        attacks: &attacks,
+        order,
+        batch,
+        seed: claim.seed,
+        surrogates: &[],
+        whole: (data.len(), data.offset()),
+    };
+    let again = measurement.run(&loaded, device, console, |_, _, _| Ok(()))?.report;
+    // Another device rounds differently, and may decide an image or two otherwise.
+    let slack = 1 + claim.images / 500;
+    let clean = ("clean".to_owned(), claim.clean.correct, again.clean.correct);
+    let attacked = claim.attacks.iter().zip(&again.attacks);
+    let attacked = attacked.map(|(a, b)| (describe(a), a.robust_correct, b.robust_correct));
+    let compared = std::iter::once(clean).chain(attacked);
+    Ok(compared
+        .map(|(what, claimed, measured)| Remeasured {
+            what,
+            claimed,
+            measured,
+            agrees: claimed.abs_diff(measured) <= slack,
+        })
+        .collect())
+}
+
+/// Claims beside what was measured now.
+fn comparison(again: &[Remeasured], images: u64) -> String {
+    let mut text = format!("\nmeasured again on {images} images\n");
+    for Remeasured { what, claimed, measured, agrees } in again {
+        let verdict = if *agrees { "as claimed".to_owned() } else { format!("NOT the {claimed} claimed") };
+        text += &format!("{what:<46} {measured:>6}  {verdict}\n");
+    }
+    text
+}
+
+/// The public key that the user requires: 64 digits, or a file that holds them.
+fn read_key(given: &str) -> Result<String> {
+    let is_key = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_key(given) {
+        return Ok(given.to_lowercase());
+    }
+    let text = std::fs::read_to_string(given).with_context(|| given.to_owned())?;
+    if !is_key(text.trim()) {
+        bail!("{given}: not a public key; it holds 64 hexadecimal digits, as `adamant keygen` writes them");
+    }
+    Ok(text.trim().to_lowercase())
+}
+
+fn check_maker(name: &str, signature: &Signature, key: &str) -> Result<()> {
+    match signature {
+        Signature::Valid(signer) if signer == key => Ok(()),
+        Signature::None => bail!("{name}: not signed; its maker can sign it: `adamant package --sign KEY`"),
+        Signature::Valid(signer) | Signature::Invalid(signer) | Signature::Unchecked(signer) => {
+            bail!("{name}: signed by {signer}, not by {key}; fetch it from its maker")
+        }
+    }
 }
 
 /// What a sound package is, in words.
@@ -68,15 +192,19 @@ fn summary(name: &str, found: &Verification) -> String {
     let mut lines = vec![
         format!("{name}: sound"),
         format!(
-            "{kind}:{:width$}format {}.{}, {} of {}",
+            "{kind}:{:width$}format {}.{}, {}, {} of {}",
             "",
             found.format.0,
             found.format.1,
+            found.precision.name(),
             count(found.tensors.len(), "tensor"),
             bytes(total),
             width = 13 - kind.len()
         ),
     ];
+    if let Signature::Valid(key) = &found.signature {
+        lines.push(format!("signed by:    {key}"));
+    }
     let from = &found.provenance;
     if !from.source_name.is_empty() {
         lines.push(format!("made from:    {}", from.source_name));

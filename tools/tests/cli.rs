@@ -408,3 +408,85 @@ fn bench_times_and_prints_json_alone() {
     let sum: f64 = shares.map(|op| op["share"].as_f64().expect("a number")).sum();
     assert!((sum - 1.0).abs() < 1e-6, "the shares add up to {sum}");
 }
+
+#[test]
+fn small_packages_keep_what_they_claim_and_who_made_them() {
+    let folder = folder();
+    let (model, digits) = (model(), digits());
+    let [full, small, key, public] =
+        ["full.adamant", "small.adamant", "maker.key", "maker.pub"].map(|name| path(&folder, name));
+    run(0, &["package", &model, "--out", &full, "--quiet"]);
+    run(0, &["keygen", "--out", &key]);
+    refused(&["keygen", "--out", &key], &["maker.key", "exists"]);
+    let images = ["--data", &digits, "--limit", "100", "--eps", "0.1", "--device", "cpu"];
+    let arguments = ["package", &model, "--out", &small, "--precision", "int8", "--sign", &key];
+    let (text, _) = run(0, &[&arguments[..], &images].concat());
+    assert!(text.contains("packing: clean"), "{text}");
+    let size = |path: &str| std::fs::metadata(path).expect("it was written").len();
+    assert!(size(&small) * 5 < size(&full) * 2, "{} of {} bytes", size(&small), size(&full));
+
+    let (json, _) = run(0, &["verify", &small, "--key", &public, "--json", "-"]);
+    let found: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(found["precision"], "int8");
+    assert_eq!(found["signature"]["state"], "valid");
+    assert_eq!(found["report"]["images"], 100);
+    let other = "0".repeat(64);
+    let (_, err) = run(2, &["verify", &small, "--key", &other]);
+    assert!(err.contains("not by 0000"), "{err}");
+    let (_, err) = run(2, &["verify", &full, "--key", &public]);
+    assert!(err.contains("not signed"), "{err}");
+    refused(&["verify", &full, "--key", &key], &["maker.key", "not a public key"]);
+    refused(&["package", &model, "--out", &full, "--sign", &public], &["maker.pub", "not a secret key"]);
+
+    let rerun = ["verify", &small, "--rerun", "--data", &digits, "--device", "cpu"];
+    let (text, _) = run(0, &rerun);
+    assert!(text.contains("measured again"), "{text}");
+    refused(&["verify", &full, "--rerun", "--data", &digits], &["claims nothing", "--data"]);
+
+    // Both exported files are whole, and classify alike.
+    let onnx = path(&folder, "small.onnx");
+    run(0, &["export", &small, "--out", &onnx]);
+    let measure = |model: &str| -> Value {
+        let arguments = ["evaluate", model, "--data", &digits, "--limit", "100", "--attack", "fgsm:eps=0.1"];
+        let (json, _) = run(0, &[&arguments[..], &["--device", "cpu", "--json", "-", "--quiet"]].concat());
+        serde_json::from_str(&json).expect("JSON")
+    };
+    let (packed, exported, before) = (measure(&small), measure(&onnx), measure(&full));
+    assert_eq!(packed["clean"], exported["clean"]);
+    assert_eq!(packed["clean"], found["report"]["clean"]);
+    let correct = |v: &Value| v["clean"]["correct"].as_i64().expect("a count");
+    assert!((correct(&packed) - correct(&before)).abs() <= 1);
+}
+
+#[test]
+fn a_memory_limit_changes_the_cost_and_nothing_else() {
+    let folder = folder();
+    let (model, digits) = (model(), digits());
+    let train = |name: &str, more: &[&str]| {
+        let (out, onnx) = (path(&folder, name), path(&folder, &format!("{name}.onnx")));
+        let arguments = finetune(&out, &digits, &model, &[&["--epochs", "1"], more].concat());
+        let (_, err) = run(0, &arguments);
+        run(0, &["export", &out, "--out", &onnx]);
+        (std::fs::read(&onnx).expect("it was written"), err)
+    };
+    let (free, _) = train("free", &[]);
+    let (limited, err) = train("limited", &["--memory-limit", "20MiB"]);
+    assert!(err.contains("computed a second time"), "{err}");
+    assert!(free == limited, "the limit changed the weights");
+    let out = path(&folder, "none");
+    let more = ["--epochs", "1", "--memory-limit", "1MiB"];
+    refused(&finetune(&out, &digits, &model, &more), &["memory limit", "1.0 MiB", "--batch"]);
+}
+
+#[test]
+fn shells_and_man_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (script, _) = run(0, &["completions", shell]);
+        assert!(script.contains("finetune") && script.contains("memory-limit"), "{shell}");
+    }
+    let folder = folder();
+    let out = path(&folder, "man");
+    run(0, &["man", "--out", &out]);
+    let page = std::fs::read_to_string(Path::new(&out).join("adamant-finetune.1")).expect("it was written");
+    assert!(page.contains("recipe"), "{page}");
+}

@@ -50,14 +50,14 @@ pub struct Objective<'a> {
     /// Radius and step length of each image, where they differ from image to image.
     balls: Option<&'a [(f32, f32)]>,
     /// What computes the gradient, where it is not that of a loss of the label.
-    gradient: Option<&'a GradientOf>,
+    gradient: Option<&'a GradientOf<'a>>,
     /// Set by another thread to stop.
     stop: Option<&'a AtomicBool>,
 }
 
 /// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
 /// session, into [`Buffers::gradient`](crate::Buffers::gradient).
-pub type GradientOf = dyn Fn(&mut Session, usize) -> Result<()>;
+pub type GradientOf<'a> = dyn Fn(&mut Session, usize) -> Result<()> + 'a;
 
 impl<'a> Objective<'a> {
     /// An objective on the loaded batch of `count` images, with the cross-entropy as its loss. Random
@@ -84,7 +84,7 @@ impl<'a> Objective<'a> {
     }
 
     /// Follows the gradient of a loss that is not a function of logits and label alone.
-    pub fn with_gradient(mut self, gradient: &'a GradientOf) -> Self {
+    pub fn with_gradient(mut self, gradient: &'a GradientOf<'a>) -> Self {
         self.gradient = Some(gradient);
         self
     }
@@ -110,8 +110,13 @@ impl<'a> Objective<'a> {
 
     /// Height and width of the images.
     pub fn image_size(&self) -> [usize; 2] {
-        let [_, _, height, width] = self.session.network().image_shape(1).0;
+        let [_, height, width] = self.session.network().input;
         [height, width]
+    }
+
+    /// Number of values in an image.
+    pub fn image_len(&self) -> usize {
+        self.session.network().input.iter().product()
     }
 
     pub fn buffers(&self) -> Buffers {
@@ -182,7 +187,7 @@ impl<'a> Objective<'a> {
     }
 
     /// Makes `stream` the one that programs read from [`Buffers::key`].
-    pub(super) fn set_stream(&mut self, stream: Stream) {
+    pub(crate) fn set_stream(&mut self, stream: Stream) {
         let key = self.buffers().key;
         self.session.device().write_integers(key, &stream.key);
     }
@@ -243,23 +248,23 @@ impl<'a> Objective<'a> {
     }
 
     /// A buffer for images that an attack keeps from one program to the next.
-    pub(super) fn images(&mut self, name: &'static str) -> Result<Variable> {
+    pub(crate) fn images(&mut self, name: &'static str) -> Result<Variable> {
         self.session.extra_images(name)
     }
 
     /// A buffer with one value for each image.
-    pub(super) fn values(&mut self, name: &'static str) -> Result<Variable> {
+    pub(crate) fn values(&mut self, name: &'static str) -> Result<Variable> {
         self.session.extra_values(name)
     }
 
     /// Sets all values of a buffer with one value for each image.
-    pub(super) fn fill(&mut self, values: Variable, value: f32) {
+    pub(crate) fn fill(&mut self, values: Variable, value: f32) {
         let all = vec![value; self.count];
         self.session.device().write(values, &all);
     }
 
     /// Replaces a buffer with one value for each image.
-    pub(super) fn write(&mut self, values: Variable, by: &[f32]) {
+    pub(crate) fn write(&mut self, values: Variable, by: &[f32]) {
         self.session.device().write(values, by);
     }
 
@@ -269,12 +274,12 @@ impl<'a> Objective<'a> {
     }
 
     /// Reads a buffer with one value for each image: the device finishes its work first.
-    pub(super) fn read(&mut self, values: Variable) -> Result<Vec<f32>> {
+    pub(crate) fn read(&mut self, values: Variable) -> Result<Vec<f32>> {
         self.session.read_per_image(values, self.count)
     }
 
     /// Runs variant `variant` of the program called `name`, building it the first time.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         name: &'static str,
         variant: u32,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aim, Apgd, Attack, Ball, DeepFool, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
+use super::{Aim, Apgd, Attack, Ball, DeepFool, Dra, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Norm;
@@ -25,6 +25,8 @@ enum DefaultStep {
     Part(f32),
     /// Madry's rule: 2.5 eps / steps.
     Madry,
+    /// eps / steps.
+    Share,
 }
 
 /// What the kind of an attack begins with when it was made against another model.
@@ -48,6 +50,7 @@ const ATTACKS: &[Known] = &[
     known("apgd-t", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
     known("deepfool", &["norm", "eps", "steps"], 50, DefaultStep::Part(0.0), Start::Clean),
     known("fab-t", &["norm", "eps", "steps"], 100, DefaultStep::Part(0.0), Start::Clean),
+    known("dra", &["eps", "steps", "part"], 5, DefaultStep::Share, Start::Clean),
     known("square", &["norm", "eps", "queries", "restarts"], 5000, DefaultStep::Part(0.0), Start::Random),
 ];
 
@@ -72,7 +75,12 @@ pub struct AttackSpec {
     pub steps: u32,
     pub start: Start,
     pub restarts: u32,
+    /// DRA: the part of an image's elements that change.
+    pub part: f32,
 }
+
+/// DRA's part where none is given: the paper's for CIFAR-10.
+pub(crate) const DRA_PART: f32 = 1.0 / 3.0;
 
 /// Parses `8/255` or `0.03`.
 pub fn parse_fraction(text: &str) -> Result<f32> {
@@ -122,6 +130,7 @@ impl AttackSpec {
         }
         let norm = match values.get("norm") {
             Some(name) => parse_norm(name)?,
+            None if !known.settings.contains(&"norm") => Norm::Linf,
             None => norm.unwrap_or(Norm::Linf),
         };
         let eps = match (values.get("eps"), eps) {
@@ -141,6 +150,7 @@ impl AttackSpec {
             (Some(text), _) => parse_fraction(text)?,
             (None, DefaultStep::Part(part)) => part * eps,
             (None, DefaultStep::Madry) => 2.5 * eps / steps.max(1) as f32,
+            (None, DefaultStep::Share) => eps / steps.max(1) as f32,
         };
         let start = match values.get("start").copied() {
             None => known.start,
@@ -158,6 +168,7 @@ impl AttackSpec {
             steps,
             start,
             restarts: whole("restarts", 1)?,
+            part: values.get("part").map_or(Ok(DRA_PART), |text| parse_fraction(text))?,
         };
         spec.check()?;
         Ok(spec)
@@ -190,6 +201,14 @@ impl AttackSpec {
         }
     }
 
+    /// What `eps` bounds of an image's change: its norm, or its mean for DRA.
+    pub fn norm_name(&self) -> String {
+        match self.kind.trim_start_matches(TRANSFERRED) {
+            "dra" => "mean".into(),
+            _ => self.ball.norm.to_string(),
+        }
+    }
+
     /// Refuses settings out of their range.
     pub fn check(&self) -> Result<()> {
         let positive = |name: &str, x: f32| match x.is_finite() && x >= 0.0 {
@@ -203,6 +222,12 @@ impl AttackSpec {
         if self.steps == 0 || self.restarts == 0 {
             return Err(Error::Config(format!("attack {}: at least one step and one restart", self.kind)));
         }
+        if !(0.0..=1.0).contains(&self.part) {
+            return Err(Error::Config(format!(
+                "attack {}: part is {}; it lies in [0, 1]",
+                self.kind, self.part
+            )));
+        }
         if self.ball.norm == Norm::Linf && self.ball.eps > 1.0 {
             return Err(Error::Config(format!(
                 "attack {}: eps {} is beyond the range of a pixel, [0, 1]; did you mean {}/255?",
@@ -214,7 +239,7 @@ impl AttackSpec {
 
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
-        let Self { ball, step, steps, start, restarts, .. } = *self;
+        let Self { ball, step, steps, start, restarts, part, .. } = *self;
         let pgd = |name, loss, aim| Box::new(Pgd { name, ball, step, steps, start, restarts, loss, aim });
         let apgd = |name, loss, aim| Box::new(Apgd { name, ball, steps, restarts, loss, aim });
         match self.kind.trim_start_matches(TRANSFERRED) {
@@ -229,6 +254,7 @@ impl AttackSpec {
             "apgd-t" => apgd("apgd-t", Loss::TargetDlr, Aim::Likely),
             "deepfool" => Box::new(DeepFool { ball, steps }),
             "fab-t" => Box::new(Fab { ball, steps }),
+            "dra" => Box::new(Dra { eps: ball.eps, steps, part }),
             "square" => Box::new(Square { ball, queries: steps, restarts }),
             _ => pgd("pgd", Loss::CrossEntropy, Aim::Any),
         }
@@ -287,6 +313,10 @@ mod tests {
         let spec = |text| AttackSpec::parse(text, None, Some(0.04)).unwrap();
         assert_eq!((spec("bim").steps, spec("bim").step, spec("bim").start), (10, 0.01, Start::Clean));
         assert_eq!((spec("apgd-t").steps, spec("apgd-t").step), (100, 0.08));
+        let dra = AttackSpec::parse("dra", Some(Norm::L2), Some(0.04)).unwrap();
+        assert_eq!((dra.steps, dra.step, dra.part), (5, 0.04 / 5.0, 1.0 / 3.0));
+        assert_eq!(dra.norm_name(), "mean");
+        assert_eq!(spec("dra:part=1/6").part, 1.0 / 6.0);
         assert_eq!(spec("square").steps, 5000);
         assert_eq!(spec("square:queries=70").steps, 70);
     }
@@ -300,6 +330,8 @@ mod tests {
         assert!(message("pgd:eps=8").contains("8/255"));
         assert!(message("pgd:steps=0").contains("at least one step"));
         assert!(message("pgd:step=-1").contains("negative"));
+        assert!(message("dra:part=1.5").contains("[0, 1]"));
+        assert!(message("dra:norm=l2").contains("no setting 'norm'"));
         assert!(message("fgsm:steps=2").contains("no setting 'steps'"));
     }
 }

@@ -15,11 +15,11 @@ pub struct Augment {
 
 /// Where one image goes: output pixel (y, x) is input pixel (y + down, x + right), or 0 where there
 /// is none, and then the image is mirrored if it is to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Placement {
-    down: isize,
-    right: isize,
-    mirrored: bool,
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Placement {
+    pub down: isize,
+    pub right: isize,
+    pub mirrored: bool,
 }
 
 impl Augment {
@@ -33,7 +33,7 @@ impl Augment {
 
     /// A pure function of the stream and of the image's position in its data set: neither the
     /// order nor the size of batches matters.
-    pub(super) fn place(&self, stream: &Stream, index: u32) -> Placement {
+    pub(crate) fn place(&self, stream: &Stream, index: u32) -> Placement {
         let offsets = 2 * self.crop_padding as u32 + 1;
         let shift = |position| stream.below(index, position, offsets) as isize - self.crop_padding as isize;
         Placement { down: shift(0), right: shift(1), mirrored: self.flip && stream.below(index, 2, 2) == 1 }

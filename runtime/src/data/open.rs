@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, cifar, folder, grouped, mnist};
+use super::{Dataset, cifar, folder, grouped, mnist, svhn};
 use crate::error::{Error, Result};
 
 /// Which half of a data set.
@@ -15,8 +15,8 @@ pub enum Split {
     Test,
 }
 
-/// How to open a data set. `size` and `channels` matter to folders of images only: CIFAR and MNIST
-/// have their own.
+/// How to open a data set. `size` and `channels` matter to folders of images only: CIFAR, MNIST and
+/// SVHN have their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OpenOptions {
     /// Height and width of the images. From 64 up as torchvision evaluates ImageNet: the shorter
@@ -34,17 +34,19 @@ enum Kind {
     Cifar10,
     Cifar100,
     Mnist,
+    Svhn,
     Folder,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Cifar10, Self::Cifar100, Self::Mnist, Self::Folder];
+    const ALL: [Self; 5] = [Self::Cifar10, Self::Cifar100, Self::Mnist, Self::Svhn, Self::Folder];
 
     fn name(self) -> &'static str {
         match self {
             Self::Cifar10 => cifar::CIFAR10.name,
             Self::Cifar100 => cifar::CIFAR100.name,
             Self::Mnist => "mnist",
+            Self::Svhn => "svhn",
             Self::Folder => "folder",
         }
     }
@@ -55,6 +57,7 @@ impl Kind {
             Self::Cifar10 => cifar::CIFAR10.find(dir),
             Self::Cifar100 => cifar::CIFAR100.find(dir),
             Self::Mnist => mnist::find(dir),
+            Self::Svhn => svhn::find(dir),
             Self::Folder => folder::find(dir),
         }
     }
@@ -64,13 +67,14 @@ impl Kind {
             Self::Cifar10 => cifar::CIFAR10.looked_for(),
             Self::Cifar100 => cifar::CIFAR100.looked_for(),
             Self::Mnist => mnist::LOOKED_FOR.into(),
+            Self::Svhn => svhn::LOOKED_FOR.into(),
             Self::Folder => folder::LOOKED_FOR.into(),
         }
     }
 }
 
 impl Dataset {
-    /// Opens `cifar10:DIR`, `cifar100:DIR`, `mnist:DIR`, `folder:DIR`, or just `DIR` when its
+    /// Opens `cifar10:DIR`, `cifar100:DIR`, `mnist:DIR`, `svhn:DIR`, `folder:DIR`, or just `DIR` when its
     /// contents say which. [`Dataset::notes`] tells what deserves attention.
     ///
     /// # Errors
@@ -89,6 +93,7 @@ impl Dataset {
             Kind::Cifar10 => cifar::CIFAR10.open(&root, split),
             Kind::Cifar100 => cifar::CIFAR100.open(&root, split),
             Kind::Mnist => mnist::open(&root, split),
+            Kind::Svhn => svhn::open(&root, split),
             Kind::Folder => folder::open(&root, split, options),
         }?;
         Ok(match options.limit {

@@ -49,7 +49,7 @@ impl Outcome {
             .map(|(i, spec)| {
                 let mut result = AttackResult {
                     name: spec.kind.clone(),
-                    norm: spec.ball.norm.to_string(),
+                    norm: spec.norm_name(),
                     eps: f64::from(spec.ball.eps),
                     step: f64::from(spec.step),
                     steps: spec.steps,

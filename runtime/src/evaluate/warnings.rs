@@ -146,7 +146,7 @@ impl Outcome {
                 ),
             );
         }
-        if attack.ball.norm == Norm::Linf && attack.ball.eps >= HUGE_EPS && robust > 0 {
+        if attack.norm_name() == Norm::Linf.to_string() && attack.ball.eps >= HUGE_EPS && robust > 0 {
             warn(
                 "robust-at-huge-eps",
                 format!(

@@ -2,10 +2,11 @@
 //! head, which judges the adversarial image from the boundary of the clean data.
 
 use super::adversary::Adversary;
+use super::attack::AttackConfig;
 use super::epsilon::{EpsilonConfig, EpsilonPolicy};
 use super::formula::Formula;
 use super::memory::Memory;
-use super::recipe::AttackConfig;
+use super::radii::Moment;
 use crate::autodiff::differentiate;
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
@@ -49,16 +50,14 @@ impl Daat {
         session: &mut Session,
         adversary: &Adversary,
         batch: &Batch,
-        seed: u64,
-        epoch: u32,
-        rate: f64,
+        at: Moment,
     ) -> Result<f64> {
-        self.head.train(session, batch.len(), rate)?;
+        self.head.train(session, batch.len(), at.rate)?;
         let radii = self.memory.get(&batch.indices);
         let own = self.attack.spec().map_or(0.0, |spec| spec.step);
         let step = |radius: f32| own.min(2.5 * radius / self.attack.steps as f32);
         let balls: Vec<_> = radii.iter().map(|&r| (r, step(r))).collect();
-        adversary.perturb_each(session, batch.len(), seed, epoch, &balls)?;
+        adversary.perturb_each(session, batch.len(), at, &balls)?;
         Ok(radii.iter().map(|&r| f64::from(r)).sum())
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::{AttackConfig, AttackKind, Fraction};
+use super::attack::{AttackConfig, AttackKind, Fraction};
 use crate::error::{Error, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -27,6 +27,23 @@ pub enum EpsilonPolicy {
     DaatLinear,
     /// The same in quarters of `attack.eps`, rounded up.
     DaatPiecewise,
+    /// Each image's own: where the attack on it crosses the boundary; `attack.eps` is the margin that is wide
+    /// enough (MMA, d_max).
+    Mma,
+}
+
+/// How the radii of iaat change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IaatRule {
+    /// Algorithm 2: by two probes; an image that is misclassified as it is stays clean.
+    #[default]
+    Paper,
+    /// That of the authors' code: such an image is attacked, and its radius shrinks.
+    Code,
+    /// The largest multiple of `gamma` up to `largest` that the image withstands, found by trying all
+    /// (the paper's section 5.2).
+    LineSearch,
 }
 
 /// The table `[epsilon]`. Parts of a run are from 0, its start, to 1, its end.
@@ -54,6 +71,12 @@ pub struct EpsilonConfig {
     /// Iaat: epochs at `attack.eps` before radii change. 5 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup_epochs: Option<u32>,
+    /// Iaat: how radii change. The paper's rule when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<IaatRule>,
+    /// Iaat by line search: the largest radius that is tried. 16/255 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Fraction>,
     /// Daat: the tolerated doubt, in stages; [0.05, 0.2, 0.3] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rho: Option<Vec<f32>>,
@@ -72,7 +95,7 @@ pub struct EpsilonConfig {
 impl EpsilonPolicy {
     /// Whether each image has a radius of its own.
     pub(super) const fn is_per_image(self) -> bool {
-        matches!(self, Self::Iaat) || self.is_daat()
+        matches!(self, Self::Iaat | Self::Mma) || self.is_daat()
     }
 
     /// Whether the radius follows the doubt of a calibration head.
@@ -104,6 +127,10 @@ impl EpsilonConfig {
 
     pub(super) fn warmup_epochs(&self) -> u32 {
         self.warmup_epochs.unwrap_or(5)
+    }
+
+    pub(super) fn largest(&self) -> f32 {
+        self.largest.map_or(16.0 / 255.0, |largest| largest.0)
     }
 
     pub(super) fn tau(&self) -> f32 {
@@ -157,6 +184,8 @@ impl EpsilonConfig {
             ("gamma", self.gamma.is_some()),
             ("beta", self.beta.is_some()),
             ("warmup_epochs", self.warmup_epochs.is_some()),
+            ("rule", self.rule.is_some()),
+            ("largest", self.largest.is_some()),
         ];
         if let Some((key, _)) = of_iaat.iter().find(|(_, set)| *set && self.policy != Iaat) {
             return unread(key, "iaat");
@@ -169,6 +198,21 @@ impl EpsilonConfig {
         ];
         if let Some((key, _)) = of_daat.iter().find(|(_, set)| *set && !self.policy.is_daat()) {
             return unread(key, "daat, daat-linear or daat-piecewise");
+        }
+        let searches = self.rule == Some(IaatRule::LineSearch);
+        if self.largest.is_some() && !searches {
+            return unread("largest", "iaat and epsilon.rule = line-search");
+        }
+        if searches && !(self.largest() >= self.gamma() && self.gamma() > 0.0 && self.largest() <= 1.0) {
+            return fault(format!(
+                "epsilon.gamma = {}, epsilon.largest = {}: a line search goes in steps of gamma, above 0, up to \
+                 largest, at most 1",
+                self.gamma(),
+                self.largest()
+            ));
+        }
+        if self.policy == EpsilonPolicy::Mma && attack.eps.0 <= 0.0 {
+            return fault("epsilon.policy = mma looks for margins up to attack.eps, which is above 0".into());
         }
         if self.policy.is_per_image() && attack.kind != AttackKind::Pgd {
             return fault("a radius for each image needs attack.kind = pgd".into());
@@ -229,7 +273,8 @@ impl EpsilonConfig {
             | EpsilonPolicy::Iaat
             | EpsilonPolicy::Daat
             | EpsilonPolicy::DaatLinear
-            | EpsilonPolicy::DaatPiecewise => eps,
+            | EpsilonPolicy::DaatPiecewise
+            | EpsilonPolicy::Mma => eps,
             EpsilonPolicy::Hinge => {
                 let (start, end) = (self.start() * epochs, self.end() * epochs);
                 let part = match epoch {

@@ -6,10 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attack::{AttackConfig, AttackKind};
 use super::epsilon::EpsilonConfig;
 use super::formula::Formula;
 use super::loss::BatchLoss;
-use super::recipe::{AttackConfig, AttackKind};
 use crate::attacks::Start;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId, Variable};
@@ -64,6 +64,8 @@ pub enum ReplayKind {
     /// An image whose feature map is more than `angle` from the teacher's is trained on with uniform
     /// noise in the place of the attack (NR, equation 5).
     Noisy,
+    /// Every image is trained on as it is, too, with as much weight as attacked (DRA, phase two).
+    Clean,
 }
 
 /// The table `[replay]`.
@@ -98,7 +100,7 @@ impl GuideConfig {
 impl ReplayConfig {
     pub(super) fn check(&self, attack: &AttackConfig, epsilon: &EpsilonConfig) -> Result<()> {
         let fault = |message: String| Err(Error::Config(message));
-        if self.kind == ReplayKind::None {
+        if self.kind != ReplayKind::Noisy {
             return match self.angle.is_some() || self.until_epoch.is_some() {
                 true => fault(
                     "replay.angle and replay.until_epoch are of replay.kind = noisy; set that, or leave them out".into(),
@@ -153,7 +155,7 @@ pub struct Teacher {
 impl Teacher {
     /// The network as it is now; nothing where neither guide nor replay asks for it.
     pub fn new(guide: &GuideConfig, replay: &ReplayConfig, session: &mut Session) -> Result<Option<Self>> {
-        let replays = replay.kind != ReplayKind::None;
+        let replays = replay.kind == ReplayKind::Noisy;
         if guide.kind == GuideKind::None && !replays {
             return Ok(None);
         }
@@ -242,7 +244,9 @@ impl Teacher {
         };
         let weighted = g.times(self.guide.weight.unwrap_or(50.0), distance)?;
         let losses = g.plus(loss.losses, weighted)?;
-        Ok(BatchLoss { losses, ..loss })
+        let mut terms = loss.terms;
+        terms.push(("guide", weighted));
+        Ok(BatchLoss { losses, terms, ..loss })
     }
 
     fn target(&self, g: &mut Graph, kept: Option<Variable>, like: ValueId) -> ValueId {

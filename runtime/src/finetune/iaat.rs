@@ -2,15 +2,16 @@
 //! image grows while the model withstands the attack and shrinks while it does not.
 
 use super::adversary::Adversary;
-use super::epsilon::EpsilonConfig;
+use super::attack::AttackConfig;
+use super::epsilon::{EpsilonConfig, IaatRule};
 use super::memory::Memory;
-use super::recipe::AttackConfig;
+use super::radii::Moment;
 use crate::data::{Batch, Dataset};
 use crate::error::Result;
 use crate::loss::Loss;
 use crate::session::Session;
 
-/// Algorithm 2 with the step length of the authors' code and a floor of 0.
+/// Algorithm 2, or another rule, with the step length of the authors' code and a floor of 0.
 pub(super) struct Iaat {
     memory: Memory,
     attack: AttackConfig,
@@ -19,6 +20,9 @@ pub(super) struct Iaat {
     /// Part of the new radius in the smoothed one.
     beta: f32,
     warmup_epochs: u32,
+    rule: IaatRule,
+    /// Line search: the largest radius that is tried.
+    largest: f32,
 }
 
 impl Iaat {
@@ -30,6 +34,8 @@ impl Iaat {
             gamma: config.gamma(),
             beta: config.beta(),
             warmup_epochs: config.warmup_epochs(),
+            rule: config.rule.unwrap_or_default(),
+            largest: config.largest(),
         }
     }
 
@@ -37,35 +43,53 @@ impl Iaat {
         &mut self.memory
     }
 
-    /// Adversarial images := what training sees; returns the sum of their radii. An image that is
+    /// Adversarial images := what training sees; returns the sum of their radii. By the paper an image that is
     /// misclassified as it is stays as it is.
     pub fn perturb(
         &mut self,
         session: &mut Session,
         adversary: &Adversary,
         batch: &Batch,
-        seed: u64,
-        epoch: u32,
+        at: Moment,
     ) -> Result<f64> {
         let count = batch.len();
         let attack = |session: &mut Session, radii: &[f32]| {
             let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
-            adversary.perturb_each(session, count, seed, epoch, &balls)
+            adversary.perturb_each(session, count, at, &balls)
         };
         let mut radii = self.memory.get(&batch.indices);
-        if epoch >= self.warmup_epochs {
+        session.start_clean(count)?;
+        let right = correct(session, count)?;
+        let warm = at.epoch >= self.warmup_epochs;
+        if warm && self.rule == IaatRule::LineSearch {
+            radii.fill(0.0);
+            // Every radius up to the largest: an image may withstand one that is beyond one it does not.
+            for k in 1..=(self.largest / self.gamma + 1e-3) as u32 {
+                let radius = k as f32 * self.gamma;
+                attack(session, &vec![radius; count])?;
+                for (found, withstands) in radii.iter_mut().zip(correct(session, count)?) {
+                    *found = if withstands { radius } else { *found };
+                }
+            }
+        } else if warm {
             let larger: Vec<f32> = radii.iter().map(|m| m + self.gamma).collect();
             attack(session, &larger)?;
             let withstands_larger = correct(session, count)?;
             attack(session, &radii)?;
             let withstands = correct(session, count)?;
             for (i, m) in radii.iter_mut().enumerate() {
-                *m = update(*m, withstands_larger[i], withstands[i], self.gamma, self.beta);
+                *m = match self.rule == IaatRule::Code && !right[i] {
+                    true => (1.0 - self.beta) * *m,
+                    false => update(*m, withstands_larger[i], withstands[i], self.gamma, self.beta),
+                };
             }
+        } else if self.rule == IaatRule::Code {
+            radii = right.iter().map(|&right| if right { self.attack.eps.0 } else { 0.0 }).collect();
         }
-        session.start_clean(count)?;
-        let right = correct(session, count)?;
-        let used: Vec<f32> = radii.iter().zip(right).map(|(&r, right)| if right { r } else { 0.0 }).collect();
+        // By the authors' code what is misclassified is attacked all the same, in its shrinking ball.
+        let stays = |right: bool| !right && self.rule != IaatRule::Code;
+        let used: Vec<f32> =
+            radii.iter().zip(right).map(|(&r, right)| if stays(right) { 0.0 } else { r }).collect();
         attack(session, &used)?;
         self.memory.set(&batch.indices, &radii);
         Ok(used.iter().map(|&r| f64::from(r)).sum())

@@ -1,12 +1,15 @@
 //! What each image of a batch meets: a ball of the radius that a schedule sets, one of its own, or noise.
 
 use super::adversary::Adversary;
+use super::atta::Atta;
+use super::attack::AttackKind;
 use super::daat::Daat;
 use super::epsilon::EpsilonPolicy;
 use super::guide::Teacher;
 use super::iaat::Iaat;
+use super::mma::Mma;
 use super::recipe::Recipe;
-use crate::data::{Batch, Dataset};
+use crate::data::{Augment, Batch, Dataset};
 use crate::error::Result;
 use crate::session::Session;
 
@@ -17,8 +20,12 @@ pub(super) struct Moment {
     /// Counted from 0.
     pub epoch: u32,
     pub epochs: u32,
+    /// The number of the batch within its epoch, from 0.
+    pub batch: u32,
     /// In epochs, with the part of the epoch that is done.
     pub time: f64,
+    /// The part of an epoch that a batch takes.
+    pub span: f64,
     pub rate: f64,
 }
 
@@ -26,12 +33,24 @@ pub(super) enum Radii {
     Scheduled,
     Iaat(Iaat),
     Daat(Box<Daat>),
+    Mma(Box<Mma>),
+    /// Scheduled, from where the attack on each image ended the last time.
+    Carried(Atta),
 }
 
 impl Radii {
-    pub fn new(recipe: &Recipe, data: &Dataset, session: &mut Session) -> Result<Self> {
+    pub fn new(
+        recipe: &Recipe,
+        data: &Dataset,
+        augment: Option<Augment>,
+        session: &mut Session,
+    ) -> Result<Self> {
         let (config, attack) = (&recipe.epsilon, &recipe.attack);
         Ok(match config.policy {
+            _ if attack.kind == AttackKind::Atta => {
+                Self::Carried(Atta::new(attack.reset_epochs.unwrap_or(10), augment, data)?)
+            }
+            EpsilonPolicy::Mma => Self::Mma(Box::new(Mma::new(attack, data, session)?)),
             EpsilonPolicy::Iaat => Self::Iaat(Iaat::new(config, attack, data)),
             policy if policy.is_daat() => Self::Daat(Box::new(Daat::new(config, attack, data, session)?)),
             _ => Self::Scheduled,
@@ -50,10 +69,9 @@ impl Radii {
     ) -> Result<f64> {
         match self {
             Self::Scheduled => {
-                let eps = recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
-                let radius = recipe.epsilon.radius(eps, at.time, f64::from(at.epochs));
+                let radius = scheduled(recipe, at);
                 match teacher.filter(|_| recipe.replay.is_on(at.epoch) && radius > 0.0) {
-                    None => adversary.perturb(session, batch.len(), at.seed, at.epoch, radius)?,
+                    None => adversary.perturb(session, batch.len(), at, radius)?,
                     Some(teacher) => {
                         let step = recipe.attack.spec_at(radius).map_or(0.0, |spec| spec.step);
                         let distances = teacher.distances(session, batch.len())?;
@@ -63,13 +81,29 @@ impl Radii {
                             .iter()
                             .map(|&d| (radius, if replayed(d) { 0.0 } else { step }))
                             .collect();
-                        adversary.perturb_each(session, batch.len(), at.seed, at.epoch, &balls)?;
+                        adversary.perturb_each(session, batch.len(), at, &balls)?;
                     }
                 }
                 Ok(f64::from(radius) * batch.len() as f64)
             }
-            Self::Iaat(iaat) => iaat.perturb(session, adversary, batch, at.seed, at.epoch),
-            Self::Daat(daat) => daat.perturb(session, adversary, batch, at.seed, at.epoch, at.rate),
+            Self::Iaat(iaat) => iaat.perturb(session, adversary, batch, at),
+            Self::Daat(daat) => daat.perturb(session, adversary, batch, at),
+            Self::Mma(mma) => mma.perturb(session, adversary, batch, at),
+            Self::Carried(atta) => {
+                let radius = scheduled(recipe, at);
+                if let Some(spec) = recipe.attack.spec_at(radius) {
+                    atta.perturb(session, adversary, &spec, batch, at)?;
+                }
+                Ok(f64::from(radius) * batch.len() as f64)
+            }
+        }
+    }
+
+    /// The search for margins, which its loss is of.
+    pub fn mma(&self) -> Option<&Mma> {
+        match self {
+            Self::Mma(mma) => Some(mma),
+            _ => None,
         }
     }
 
@@ -77,7 +111,7 @@ impl Radii {
     pub fn adapt(&mut self, session: &mut Session, batch: &Batch, at: Moment) -> Result<()> {
         match self {
             Self::Daat(daat) => daat.adapt(session, batch, at.epoch, at.epochs),
-            Self::Scheduled | Self::Iaat(_) => Ok(()),
+            Self::Scheduled | Self::Iaat(_) | Self::Mma(_) | Self::Carried(_) => Ok(()),
         }
     }
 
@@ -85,7 +119,9 @@ impl Radii {
     pub fn read(&mut self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
         let (memory, mut tensors) = match self {
             Self::Scheduled => return Ok(Vec::new()),
+            Self::Carried(atta) => return Ok(vec![atta.read()]),
             Self::Iaat(iaat) => (iaat.memory(), Vec::new()),
+            Self::Mma(mma) => (mma.memory(), Vec::new()),
             Self::Daat(daat) => {
                 let tensors = daat.read(session)?;
                 (daat.memory(), tensors)
@@ -98,13 +134,21 @@ impl Radii {
     pub fn restore(&mut self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
         match self {
             Self::Scheduled => Ok(()),
+            Self::Carried(atta) => atta.restore(tensors),
             Self::Iaat(iaat) => iaat.memory().restore(NAME, tensors),
+            Self::Mma(mma) => mma.memory().restore(NAME, tensors),
             Self::Daat(daat) => {
                 daat.restore(session, tensors)?;
                 daat.memory().restore(NAME, tensors)
             }
         }
     }
+}
+
+/// The radius that the schedule has for all images.
+pub(super) fn scheduled(recipe: &Recipe, at: Moment) -> f32 {
+    let eps = recipe.attack.spec().map_or(0.0, |attack| attack.ball.eps);
+    recipe.epsilon.radius(eps, at.time, f64::from(at.epochs))
 }
 
 /// The radii of all training images in a checkpoint.

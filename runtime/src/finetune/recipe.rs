@@ -2,101 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::epsilon::EpsilonConfig;
-use super::guide::{GuideConfig, ReplayConfig};
-use super::loss::LossConfig;
+use super::attack::{AttackConfig, AttackKind, AttackObjective};
+use super::epsilon::{EpsilonConfig, EpsilonPolicy};
+use super::guide::{GuideConfig, GuideKind, ReplayConfig, ReplayKind};
+use super::loss::{LossConfig, LossKind};
+use super::presets::PRESETS;
 use super::schedule::Schedule;
 use super::weights::WeightsConfig;
-use crate::attacks::{AttackSpec, Ball, Start, parse_fraction};
 use crate::error::{Error, Result};
-use crate::ops::Norm;
 use crate::optim::OptimizerConfig;
-
-/// A preset: name, what it is, its TOML.
-pub struct Preset {
-    pub name: &'static str,
-    pub summary: &'static str,
-    pub toml: &'static str,
-}
-
-/// The presets, in the order in which they are listed.
-pub const PRESETS: &[Preset] = &[
-    Preset {
-        name: "standard",
-        summary: "plain training on clean images, as `adamant train` does",
-        toml: include_str!("recipes/standard.toml"),
-    },
-    Preset {
-        name: "madry",
-        summary: "PGD adversarial training (Madry et al., 2018)",
-        toml: include_str!("recipes/madry.toml"),
-    },
-    Preset {
-        name: "mixed",
-        summary: "clean and adversarial images, half each (DRA, equation 4)",
-        toml: include_str!("recipes/mixed.toml"),
-    },
-    Preset {
-        name: "rst",
-        summary: "clean images, and adversarial ones with a weight (robust self-training, DRA, equation 5)",
-        toml: include_str!("recipes/rst.toml"),
-    },
-    Preset {
-        name: "trades",
-        summary: "cross-entropy on clean images, KL to adversarial ones (Zhang et al., 2019)",
-        toml: include_str!("recipes/trades.toml"),
-    },
-    Preset {
-        name: "mart",
-        summary: "boosted cross-entropy, and KL where the model is in doubt (Wang et al., 2020)",
-        toml: include_str!("recipes/mart.toml"),
-    },
-    Preset {
-        name: "alp",
-        summary: "adversarial logit pairing (Kannan et al., 2018)",
-        toml: include_str!("recipes/alp.toml"),
-    },
-    Preset {
-        name: "aft",
-        summary: "adversarial fine-tuning with a slow start and a fast decay (Jeddi et al., 2020)",
-        toml: include_str!("recipes/aft.toml"),
-    },
-    Preset {
-        name: "daat",
-        summary: "PGD training with a radius that follows each image's difficulty (DAAT)",
-        toml: include_str!("recipes/daat.toml"),
-    },
-    Preset {
-        name: "daat-trades",
-        summary: "the radii of daat with the loss of trades",
-        toml: include_str!("recipes/daat-trades.toml"),
-    },
-    Preset {
-        name: "daat-mart",
-        summary: "the radii of daat with the loss of mart",
-        toml: include_str!("recipes/daat-mart.toml"),
-    },
-    Preset {
-        name: "iaat",
-        summary: "PGD training with a radius that each image withstands (Balaji et al., 2019)",
-        toml: include_str!("recipes/iaat.toml"),
-    },
-    Preset {
-        name: "awp",
-        summary: "PGD training at adversarially moved weights (Wu et al., 2020)",
-        toml: include_str!("recipes/awp.toml"),
-    },
-    Preset {
-        name: "arrest",
-        summary: "PGD training near a frozen teacher, with noisy replay (Suzuki et al., 2023)",
-        toml: include_str!("recipes/arrest.toml"),
-    },
-    Preset {
-        name: "arrest-awp",
-        summary: "the same at adversarially moved weights",
-        toml: include_str!("recipes/arrest-awp.toml"),
-    },
-];
 
 /// Everything that a training run is made of, besides model, data and seed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -119,114 +33,6 @@ pub struct Recipe {
     pub schedule: Schedule,
     pub data: DataConfig,
     pub selection: SelectionConfig,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttackKind {
-    None,
-    Fgsm,
-    Pgd,
-}
-
-/// What the attack of training raises. The loss of training is chosen apart from it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttackObjective {
-    /// The cross-entropy of the label.
-    #[default]
-    Ce,
-    /// The divergence from the prediction for the clean image (TRADES).
-    Kl,
-}
-
-/// A number that may be written as a fraction: `8/255`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Fraction(pub f32);
-
-impl Serialize for Fraction {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // As a fraction of 255 only where that reads back as the same number.
-        let eighths = (f64::from(self.0) * 255.0 * 8.0).round() / 8.0;
-        let text = format!("{eighths}/255");
-        if parse_fraction(&text).is_ok_and(|x| x == self.0) {
-            serializer.serialize_str(&text)
-        } else {
-            serializer.serialize_str(&self.0.to_string())
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Fraction {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Number(f64),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Text(text) => parse_fraction(&text).map(Self).map_err(serde::de::Error::custom),
-            Either::Number(number) => Ok(Self(number as f32)),
-        }
-    }
-}
-
-/// The adversary that training meets.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AttackConfig {
-    pub kind: AttackKind,
-    #[serde(default = "linf")]
-    pub norm: Norm,
-    /// Radius of the ball, in pixels of [0, 1].
-    #[serde(default = "zero")]
-    pub eps: Fraction,
-    /// Step length. A quarter of eps when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<Fraction>,
-    #[serde(default = "one")]
-    pub steps: u32,
-    #[serde(default)]
-    pub start: Start,
-    #[serde(default)]
-    pub objective: AttackObjective,
-}
-
-fn linf() -> Norm {
-    Norm::Linf
-}
-
-fn zero() -> Fraction {
-    Fraction(0.0)
-}
-
-fn one() -> u32 {
-    1
-}
-
-impl AttackConfig {
-    /// The attack, or nothing for training on clean images.
-    pub fn spec(&self) -> Option<AttackSpec> {
-        self.spec_at(self.eps.0)
-    }
-
-    /// The same attack in a ball of another radius, with a step in proportion.
-    pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
-        let kind = match self.kind {
-            AttackKind::None => return None,
-            AttackKind::Fgsm => "fgsm",
-            AttackKind::Pgd => "pgd",
-        };
-        Some(AttackSpec {
-            kind: kind.into(),
-            ball: Ball { norm: self.norm, eps },
-            step: self.step.map_or(eps / 4.0, |step| step.0 * (eps / self.eps.0)),
-            steps: self.steps,
-            start: self.start,
-            restarts: 1,
-        })
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -274,6 +80,21 @@ pub enum SelectionKind {
 #[serde(deny_unknown_fields)]
 pub struct SelectionConfig {
     pub kind: SelectionKind,
+    /// How far the accuracy under PGD-5 on the first batch may fall in one epoch, 0 to 1; where it falls
+    /// further the epoch is undone and the run ends there (catastrophic overfitting, Wong et al., 2020).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<f64>,
+}
+
+impl SelectionConfig {
+    fn check(&self) -> Result<()> {
+        match self.guard.filter(|g| !(0.0..=1.0).contains(g)) {
+            Some(guard) => Err(Error::Config(format!(
+                "selection.guard = {guard}: a part of the accuracy lies between 0 and 1"
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Recipe {
@@ -320,30 +141,91 @@ impl Recipe {
         toml::to_string(self).expect("a recipe is plain tables of numbers and words")
     }
 
+    /// What is minimised where the attack has this radius: with clean replay the mean of both kinds of images,
+    /// and clean images alone where there is nothing to attack with.
+    pub(super) fn loss_at(&self, radius: f64) -> LossConfig {
+        match self.replay.kind {
+            ReplayKind::Clean if radius > 0.0 => LossConfig { kind: LossKind::Mixed, ..self.loss.clone() },
+            ReplayKind::Clean => LossConfig { kind: LossKind::Clean, ..self.loss.clone() },
+            ReplayKind::None | ReplayKind::Noisy => self.loss.clone(),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         self.optimizer.check()?;
         self.schedule.check()?;
-        if let Some(attack) = self.attack.spec() {
-            attack.check()?;
-        }
-        let at_the_top = self.attack.start == Start::Clean || self.attack.kind == AttackKind::Fgsm;
-        if self.attack.objective == AttackObjective::Kl && at_the_top {
-            return Err(Error::Config(
-                "attack.objective = kl has no gradient at the clean image; set attack.kind = pgd and \
-                 attack.start = random or normal"
-                    .into(),
-            ));
-        }
+        self.attack.check()?;
         self.epsilon.check(&self.attack)?;
         self.loss.check(&self.attack)?;
         self.guide.check()?;
         self.replay.check(&self.attack, &self.epsilon)?;
+        if self.replay.kind == ReplayKind::Clean && self.loss.kind != LossKind::Adversarial {
+            return Err(Error::Config(
+                "replay.kind = clean adds the clean images to loss.kind = adversarial; other losses have them \
+                 already, or no adversarial ones"
+                    .into(),
+            ));
+        }
         self.weights.check()?;
+        self.check_together()?;
+        self.selection.check()?;
         if self.data.batch == 0 {
             return Err(Error::Config("data.batch is at least 1".into()));
         }
         if self.epochs == 0 {
             return Err(Error::Config("epochs is at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Recipe {
+    /// Refuses axes that contradict each other, with the reason.
+    fn check_together(&self) -> Result<()> {
+        let fault = |message: &str| Err(Error::Config(message.into()));
+        if (self.loss.kind == LossKind::Mma) != (self.epsilon.policy == EpsilonPolicy::Mma) {
+            return fault(
+                "loss.kind = mma is of the points that epsilon.policy = mma finds, and the other way round; set both",
+            );
+        }
+        let mixes = matches!(self.loss.kind, LossKind::Mixup | LossKind::Interpolated);
+        if mixes && self.epsilon.policy.is_per_image() {
+            return fault(
+                "a radius for each image and mixtures of two images contradict each other; set epsilon.policy = fixed, \
+                 hinge or linear",
+            );
+        }
+        if mixes && self.attack.objective != AttackObjective::Ce {
+            return fault(
+                "attack.objective = kl and mixtures of images: the attack follows the loss of both labels",
+            );
+        }
+        let alone = mixes || self.loss.kind == LossKind::Lbgat;
+        if alone && self.weights.awp.is_some() {
+            return fault(
+                "weights.awp moves the weights of one network by the loss of whole images; leave it out, or take \
+                 another loss.kind",
+            );
+        }
+        if mixes && (self.guide.kind != GuideKind::None || self.replay.kind != ReplayKind::None) {
+            return fault(
+                "guide and replay compare whole images, which a loss of mixtures has not; leave them out",
+            );
+        }
+        let plain = self.loss.kind == LossKind::Adversarial
+            && self.guide.kind == GuideKind::None
+            && self.replay.kind == ReplayKind::None
+            && self.weights.awp.is_none();
+        if self.attack.kind == AttackKind::Free && !plain {
+            return fault(
+                "attack.kind = free takes the gradient of the images from the update of the weights: it needs \
+                 loss.kind = adversarial, and neither guide, replay nor weights.awp",
+            );
+        }
+        if self.attack.kind == AttackKind::Atta && (mixes || self.replay.kind == ReplayKind::Noisy) {
+            return fault(
+                "attack.kind = atta goes on from each image's own last attack: neither mixtures nor noise",
+            );
         }
         Ok(())
     }
@@ -378,6 +260,11 @@ const KEYS: &[&str] = &[
     "attack.steps",
     "attack.start",
     "attack.objective",
+    "attack.part",
+    "attack.tau",
+    "attack.tau_stages",
+    "attack.noise",
+    "attack.reset_epochs",
     "epsilon.policy",
     "epsilon.start",
     "epsilon.end",
@@ -385,6 +272,8 @@ const KEYS: &[&str] = &[
     "epsilon.gamma",
     "epsilon.beta",
     "epsilon.warmup_epochs",
+    "epsilon.rule",
+    "epsilon.largest",
     "epsilon.rho",
     "epsilon.rho_stages",
     "epsilon.tau",
@@ -398,6 +287,7 @@ const KEYS: &[&str] = &[
     "replay.angle",
     "replay.until_epoch",
     "weights.ema",
+    "weights.swa",
     "weights.awp",
     "weights.awp_warmup_epochs",
     "batchnorm.mode",
@@ -418,6 +308,7 @@ const KEYS: &[&str] = &[
     "data.batch",
     "data.augment",
     "selection.kind",
+    "selection.guard",
 ];
 
 fn known_keys(table: &toml::Table) -> Result<(), String> {
@@ -520,9 +411,46 @@ mod tests {
         assert!(message("optimizer.clip=0").contains("optimizer.clip"));
         assert!(message("epsilon.start=0.5").contains("epsilon.policy = hinge"));
         assert!(message("epsilon.last=1/255").contains("epsilon.policy = linear"));
+        assert!(message("attack.part=1/3").contains("attack.kind = dra"));
+        assert!(message("attack.tau=[1]").contains("attack.kind = friendly"));
+        assert!(message("selection.guard=2").contains("between 0 and 1"));
+        assert!(message("replay.angle=30").contains("replay.kind = noisy"));
         assert!(message("epsilon.polcy=hinge").contains("did you mean 'epsilon.policy'"));
         let unknown = Recipe::load("atf", &[]).unwrap_err().to_string();
         assert!(unknown.contains("did you mean 'aft'"), "{unknown}");
+    }
+
+    #[test]
+    fn contradictory_attacks_are_refused() {
+        let message = |recipe: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            Recipe::load(recipe, &settings).unwrap_err().to_string()
+        };
+        assert!(message("dra", &["attack.norm=l2"]).contains("linf"));
+        assert!(message("dra", &["attack.step=1/255"]).contains("eps / steps"));
+        assert!(message("dra", &["attack.part=1.5"]).contains("[0, 1]"));
+        assert!(message("dra", &["attack.objective=kl"]).contains("no gradient at the clean image"));
+        assert!(message("dra-madry", &["epsilon.policy=iaat"]).contains("attack.kind = pgd"));
+        assert!(message("dra", &["loss.kind=trades"]).contains("replay.kind = clean"));
+        assert!(message("free", &["attack.norm=l2"]).contains("linf"));
+        assert!(message("free", &["attack.step=1/255"]).contains("eps long"));
+        assert!(message("free", &["loss.kind=trades"]).contains("loss.kind = adversarial"));
+        assert!(message("free", &["weights.awp=0.01"]).contains("weights.awp"));
+        assert!(message("atta", &["attack.reset_epochs=0"]).contains("at least 1"));
+        assert!(message("atta", &["replay.kind=noisy"]).contains("replay"));
+        assert!(message("madry", &["attack.reset_epochs=5"]).contains("attack.kind = atta"));
+        assert!(message("mixup-at", &["weights.awp=0.01"]).contains("weights.awp"));
+        assert!(message("mixup-at", &["epsilon.policy=iaat"]).contains("mixtures"));
+        assert!(message("interpolated-at", &["guide.kind=logit"]).contains("whole images"));
+        assert!(message("mma", &["epsilon.policy=fixed"]).contains("set both"));
+        assert!(message("madry", &["epsilon.policy=mma"]).contains("set both"));
+        assert!(message("mma", &["loss.beta=1"]).contains("second term"));
+        assert!(message("madry", &["weights.swa=2"]).contains("between 0 and 1"));
+        assert!(message("madry", &["weights.swa=0.5", "weights.ema=0.9"]).contains("choose one"));
+        assert!(message("iaat", &["epsilon.largest=16/255"]).contains("line-search"));
+        assert!(message("fat", &["attack.tau=[0, 1]"]).contains("one tau more"));
+        assert!(message("fat", &["attack.noise=-1"]).contains("attack.noise"));
+        assert!(message("fat-trades", &["attack.start=clean"]).contains("no gradient at the clean image"));
     }
 
     #[test]
@@ -564,14 +492,5 @@ mod tests {
         let attack = Recipe::load("aft", &settings).unwrap().attack;
         assert_eq!(attack.spec_at(2.0 / 255.0).unwrap().step, 0.5 / 255.0);
         assert_eq!(attack.spec().unwrap().step, 1.0 / 255.0);
-    }
-
-    #[test]
-    fn fractions_print_as_they_were_written() {
-        let shown = |x: f32| toml::Value::try_from(Fraction(x)).unwrap().to_string();
-        assert_eq!(shown(8.0 / 255.0), "\"8/255\"");
-        assert_eq!(shown(0.5 / 255.0), "\"0.5/255\"");
-        assert_eq!(shown(0.3), "\"76.5/255\"");
-        assert_eq!(shown(0.031), "\"0.031\"");
     }
 }

@@ -1,5 +1,6 @@
 //! The folder of a training run: settings, metrics of every epoch, checkpoints, log.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,18 @@ pub struct EpochMetrics {
     pub lr: f64,
     /// Mean training loss of the epoch.
     pub loss: f64,
+    /// What that loss is made of, by name.
+    #[serde(default)]
+    pub terms: BTreeMap<String, f64>,
     /// Accuracy on the images trained on, as the loss saw them, before each update.
     pub train_accuracy: f64,
     pub clean_accuracy: Option<f64>,
     pub robust_accuracy: Option<f64>,
     /// Mean radius of the training attack, in pixels of [0, 1].
     pub mean_eps: f64,
+    /// Robustness fell so far in this epoch that it was undone, and the run ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
     /// Training time, validation not counted.
     pub seconds: f64,
     pub images_per_second: f64,

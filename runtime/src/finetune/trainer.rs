@@ -1,28 +1,34 @@
 //! The training loop. One batch's way: data, augmentation, attack, loss, update. The attack and the
 //! update stay on the device; what comes back is the sum of the losses and the number correct.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::adversary::Adversary;
+use super::attack::AttackKind;
+use super::free::Free;
+use super::guard::Guard;
 use super::guide::Teacher;
-use super::loss::BatchLoss;
-use super::radii::{Moment, Radii};
+use super::loss::{BatchLoss, LossKind};
+use super::mixup::Mixup;
+use super::partner::Partner;
+use super::radii::{Moment, Radii, scheduled};
 use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
+use super::totals::Totals;
 use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_live};
 use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
-use crate::graph::Variable;
 use crate::network::BatchNormMode;
-use crate::ops::{Accumulate, Correct, Op, Sum};
+use crate::ops::{Op, Sum};
 use crate::optim::Optimizer;
 use crate::package::TrainingState;
 use crate::session::{ModelGraph, Session};
-use crate::shape::{Shape, Tensor};
+use crate::shape::Tensor;
 
 /// What a trainer needs besides the recipe.
 pub struct TrainerOptions<'a> {
@@ -39,6 +45,8 @@ pub struct TrainerOptions<'a> {
 pub enum Event {
     /// A batch is done. Loss and accuracy are those of the epoch so far, on the images trained on.
     Batch { epoch: u32, batch: usize, batches: usize, images: usize, loss: f64, accuracy: f64, seconds: f64 },
+    /// This part of a step's arithmetic, 0 to 1, is done a second time to stay within the memory limit.
+    Recomputes { part: f64 },
     /// Part of the validation is done, 0 to 1.
     Validation { epoch: u32, fraction: f64 },
 }
@@ -51,16 +59,19 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     adversary: Adversary,
     radii: Radii,
+    free: Option<Free>,
+    mixup: Option<Arc<Mixup>>,
+    partner: Option<Partner>,
     teacher: Option<Teacher>,
     /// What the run stands for, where the recipe averages.
     average: Option<AveragedWeights>,
     perturbation: Option<WeightPerturbation>,
-    /// Selection measures with the attack that training meets, at its full radius.
+    /// What epochs are measured by, at its full radius.
     validation_attack: Option<AttackSpec>,
+    guard: Option<Guard>,
     augment: Option<Augment>,
     /// Sums over the epoch so far.
-    loss_sum: Variable,
-    correct_sum: Variable,
+    totals: Totals,
     epochs_done: u32,
     step: u64,
 }
@@ -72,39 +83,42 @@ impl<'a> Trainer<'a> {
             return Err(Error::Config("there are no training images".into()));
         }
         let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
-        let adversary = Adversary::new(&recipe.attack, &mut session)?;
-        let radii = Radii::new(&recipe, &options.train, &mut session)?;
+        let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
+        let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());
+        let augment = augmentation(recipe.data.augment, &options.train);
+        let radii = Radii::new(&recipe, &options.train, augment, &mut session)?;
+        let free = match recipe.attack.kind {
+            AttackKind::Free => Some(Free::new(&mut session)?),
+            _ => None,
+        };
+        let partner = match recipe.loss.kind {
+            LossKind::Lbgat => {
+                Some(Partner::new(recipe.loss.beta.unwrap_or(0.0), &recipe.optimizer, &mut session)?)
+            }
+            _ => None,
+        };
         let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?;
-        let average = recipe.weights.ema.map(|d| AveragedWeights::new(d, &mut session)).transpose()?;
+        let average = AveragedWeights::new(&recipe.weights, &mut session)?;
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
-        let spec = recipe.attack.spec();
-        let small = options.train.shape[0] == 1;
-        let augment = match recipe.data.augment {
-            Augmentation::Auto if small => None,
-            Augmentation::None => None,
-            Augmentation::Auto | Augmentation::CropFlip => Some(true),
-            Augmentation::Crop => Some(false),
-        };
-        // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
-        let side = options.train.shape[1].min(options.train.shape[2]);
-        let augment = augment.map(|flip| Augment { crop_padding: side.div_ceil(8), flip });
-        let loss_sum = session.device().variable(1)?;
-        let correct_sum = session.device().variable(1)?;
+        let totals = Totals::new(&mut session)?;
         Ok(Self {
-            validation_attack: spec,
+            validation_attack: recipe.attack.measure(),
+            guard: Guard::new(recipe.selection.guard, &recipe.attack),
             session,
             recipe,
             options,
             optimizer,
             adversary,
             radii,
+            free,
+            mixup,
+            partner,
             teacher,
             average,
             perturbation,
             augment,
-            loss_sum,
-            correct_sum,
+            totals,
             epochs_done: 0,
             step: 0,
         })
@@ -122,16 +136,22 @@ impl<'a> Trainer<'a> {
         self.epochs_done
     }
 
+    /// Whether the last epoch is over, or the guard has ended the run.
     pub fn is_done(&self) -> bool {
-        self.epochs_done >= self.recipe.epochs
+        self.epochs_done >= self.recipe.epochs || self.guard.as_ref().is_some_and(Guard::has_ended)
     }
 
     /// Trains for one epoch and measures the validation images.
     pub fn epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
         let epoch = self.epochs_done;
+        if self.guard.is_some() {
+            let (weights, state) = (self.weights()?, self.state(None)?);
+            if let Some(guard) = &mut self.guard {
+                guard.remember(weights, state);
+            }
+        }
         let start = Instant::now();
-        self.session.device().write(self.loss_sum, &[0.0]);
-        self.session.device().write(self.correct_sum, &[0.0]);
+        self.totals.reset(&mut self.session);
         let loader = Loader::new(
             &self.options.train,
             LoaderOptions {
@@ -146,17 +166,30 @@ impl<'a> Trainer<'a> {
         let batches = loader.len();
         let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
         let epochs = f64::from(self.recipe.epochs);
+        let mut first = None;
         for (index, batch) in loader.enumerate() {
             if self.options.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             let time = f64::from(epoch) + index as f64 / batches as f64;
             rate = self.recipe.schedule.rate(time, epochs);
-            let at = Moment { seed: self.options.seed, epoch, epochs: self.recipe.epochs, time, rate };
-            radii += self.train_on(&batch, at)?;
-            images += batch.labels.len();
-            let sum = self.session.device().read(self.loss_sum)?[0];
-            let correct = self.session.device().read(self.correct_sum)?[0];
+            let at = Moment {
+                seed: self.options.seed,
+                epoch,
+                epochs: self.recipe.epochs,
+                batch: index as u32,
+                time,
+                span: 1.0 / batches as f64,
+                rate,
+            };
+            let (sum, times) = self.train_on(&batch, at)?;
+            let part = self.session.device().recomputed();
+            if index == 0 && part > 0.0 {
+                tell(Event::Recomputes { part });
+            }
+            radii += sum;
+            images += batch.labels.len() * times;
+            let (sum, correct) = self.totals.read(&mut self.session)?;
             if !sum.is_finite() {
                 return Err(Error::NonFinite(format!(
                     "the loss is no longer finite in epoch {} after batch {}, at a learning rate of {rate:.3e}; \
@@ -169,76 +202,147 @@ impl<'a> Trainer<'a> {
             accuracy = f64::from(correct) / images as f64;
             let seconds = start.elapsed().as_secs_f64();
             tell(Event::Batch { epoch, batch: index + 1, batches, images, loss, accuracy, seconds });
+            if index == 0 && self.guard.is_some() {
+                first = Some(batch);
+            }
         }
+        if let Some(average) = &self.average {
+            average.after_epoch(&mut self.session, epoch, self.recipe.epochs)?;
+        }
+        let terms = self.totals.read_terms(&mut self.session)?;
+        let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
         let seconds = start.elapsed().as_secs_f64();
         let (clean, robust) = self.validate(|fraction| tell(Event::Validation { epoch, fraction }))?;
+        let mut back = None;
+        if let (Some(guard), Some(batch)) = (&mut self.guard, first) {
+            back = guard.judge(&mut self.session, &batch, self.options.seed, epoch)?;
+        }
         self.epochs_done += 1;
+        let rolled_back = back.is_some();
+        if let Some((weights, state)) = back {
+            let guard = self.guard.take();
+            self.restore(&weights, &state)?;
+            self.guard = guard;
+        }
         Ok(EpochMetrics {
-            epoch: self.epochs_done,
+            epoch: epoch + 1,
             lr: rate,
             loss,
+            terms: terms.collect(),
             train_accuracy: accuracy,
             clean_accuracy: clean,
             robust_accuracy: robust,
             mean_eps: radii / images as f64,
+            rolled_back,
             seconds,
             images_per_second: images as f64 / seconds,
         })
     }
 
-    /// Trains on one batch and returns the sum of the radii of its images' balls.
-    fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<f64> {
+    /// Trains on one batch; returns the sum of the radii of its images' balls, and how often it was trained on.
+    fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<(f64, usize)> {
         let count = batch.labels.len();
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
+        if let Some(free) = self.free.take() {
+            let trained = self.replay(&free, count, at);
+            self.free = Some(free);
+            return trained;
+        }
+        if let Some(mixup) = &self.mixup {
+            mixup.before(&mut self.session, batch, at)?;
+        }
         let teacher = self.teacher.as_ref();
         if let Some(teacher) = teacher {
             teacher.look(&mut self.session, count)?;
         }
         let radii =
             self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, batch, at)?;
+        if let Some(mixup) = &self.mixup {
+            mixup.after(&mut self.session, batch, at)?;
+        }
+        self.update(count, radii, at, None)?;
+        self.radii.adapt(&mut self.session, batch, at)?;
+        Ok((radii, 1))
+    }
+
+    /// Trains on the loaded batch `attack.steps` times, each time on what the time before made of it.
+    fn replay(&mut self, free: &Free, count: usize, at: Moment) -> Result<(f64, usize)> {
+        let times = self.recipe.attack.steps;
+        let mut radii = 0.0;
+        for time in 0..times {
+            let now = at.time + at.span * f64::from(time) / f64::from(times);
+            let rate = self.recipe.schedule.rate(now, f64::from(at.epochs));
+            let at = Moment { time: now, rate, ..at };
+            let radius = scheduled(&self.recipe, at);
+            free.start(&mut self.session, count, radius)?;
+            self.update(count, f64::from(radius), at, Some(free))?;
+            radii += f64::from(radius) * count as f64;
+        }
+        Ok((radii, times as usize))
+    }
+
+    /// One update of the weights by the images as they are now.
+    fn update(&mut self, count: usize, radii: f64, at: Moment, free: Option<&Free>) -> Result<()> {
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, at.rate, self.step);
+        let (teacher, mixup, partner) = (self.teacher.as_ref(), self.mixup.as_ref(), self.partner.as_ref());
+        if let Some(partner) = partner {
+            partner.set_rate(&mut self.session, at.rate, self.step);
+        }
+        let mma = self.radii.mma();
         let mode = match self.recipe.batchnorm.mode {
             BatchNormTraining::Train => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
         };
         let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
         let perturbation = self.perturbation.as_ref().filter(|_| at.time >= warmup);
-        let config = &self.recipe.loss;
+        let config = &self.recipe.loss_at(radii);
+        // Losses of several kinds in one run have programs of their own.
+        let variant = config.kind as u32;
         let loss = |m: &mut ModelGraph, mode| -> Result<BatchLoss> {
-            let loss = config.add(m, mode)?;
+            let loss = match (mixup, partner, mma) {
+                (Some(mixup), _, _) => mixup.add(m, mode)?,
+                (_, Some(partner), _) => partner.add(m, mode)?,
+                (_, _, Some(mma)) => mma.add(m, mode)?,
+                (None, None, None) => config.add(m, mode)?,
+            };
             match teacher {
                 Some(teacher) => teacher.guide(m, loss),
                 None => Ok(loss),
             }
         };
         if let Some(perturbation) = perturbation {
-            perturbation.apply(&mut self.session, count, mode, loss)?;
+            perturbation.apply(&mut self.session, count, variant, mode, loss)?;
         }
-        let (optimizer, loss_sum, correct_sum) = (&self.optimizer, self.loss_sum, self.correct_sum);
-        self.session.run("train", count, |m| {
-            let BatchLoss { losses, forward } = loss(m, mode)?;
-            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
-            let trainable = optimizer.trainable(m);
-            let gradients = differentiate(&mut m.graph, mean, &trainable)?;
-            optimizer.update(m, &gradients)?;
-            m.graph.set_label("metrics");
-            let correct = m.graph.add(Op::Correct(Correct), &[forward.logits, m.labels])?;
-            for (values, total) in [(losses, loss_sum), (correct, correct_sum)] {
-                let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[values])?;
-                let total = m.graph.variable(total, Shape::SCALAR);
-                m.graph.update(Op::Accumulate(Accumulate), &[sum], &[total])?;
+        let (optimizer, totals) = (&self.optimizer, &mut self.totals);
+        self.session.run_variant("train", variant, count, |m| {
+            let loss = loss(m, mode)?;
+            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[loss.losses])?;
+            let mut wrt = optimizer.trainable(m);
+            let own = wrt.len();
+            if let Some(partner) = partner {
+                wrt.extend(partner.trainable(&loss.partner));
             }
-            Ok(())
+            wrt.extend(free.map(|_| m.adversarial));
+            let gradients = differentiate(&mut m.graph, mean, &wrt)?;
+            let (of_weights, others) = gradients.split_at(own);
+            optimizer.update(m, of_weights)?;
+            if let Some(partner) = partner {
+                partner.update(m, &loss.partner, others)?;
+            }
+            totals.count(m, &loss)?;
+            match (free, others) {
+                (Some(free), &[of_images]) => free.step(m, of_images),
+                _ => Ok(()),
+            }
         })?;
         if let Some(perturbation) = perturbation {
             perturbation.restore(&mut self.session)?;
         }
         if let Some(average) = &self.average {
-            average.update(&mut self.session, self.step)?;
+            average.after_update(&mut self.session, self.step)?;
         }
-        self.radii.adapt(&mut self.session, batch, at)?;
-        Ok(radii)
+        Ok(())
     }
 
     /// Clean accuracy, and robust accuracy under the training attack, on the validation images.
@@ -288,6 +392,13 @@ impl<'a> Trainer<'a> {
         if self.average.is_some() {
             tensors.extend(live_tensors(&mut self.session)?);
         }
+        if let Some(free) = &self.free {
+            tensors.push(free.read(&mut self.session)?);
+        }
+        if let Some(partner) = &self.partner {
+            tensors.extend(partner.read(&mut self.session)?);
+        }
+        tensors.extend(self.guard.iter().flat_map(Guard::read));
         Ok(TrainingState {
             epochs_done: self.epochs_done,
             total_epochs: self.recipe.epochs,
@@ -313,8 +424,30 @@ impl<'a> Trainer<'a> {
         if let Some(teacher) = &self.teacher {
             teacher.restore(&mut self.session, &state.tensors)?;
         }
+        if let Some(free) = &self.free {
+            free.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(partner) = &self.partner {
+            partner.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(guard) = &mut self.guard {
+            guard.restore(&state.tensors)?;
+        }
         self.epochs_done = state.epochs_done;
         self.step = state.step;
         Ok(())
     }
+}
+
+/// How training images are cropped and flipped.
+fn augmentation(kind: Augmentation, data: &Dataset) -> Option<Augment> {
+    let flip = match kind {
+        Augmentation::Auto if data.shape[0] == 1 => return None,
+        Augmentation::None => return None,
+        Augmentation::Auto | Augmentation::CropFlip => true,
+        Augmentation::Crop => false,
+    };
+    // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
+    let side = data.shape[1].min(data.shape[2]);
+    Some(Augment { crop_padding: side.div_ceil(8), flip })
 }

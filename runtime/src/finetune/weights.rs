@@ -1,12 +1,12 @@
 //! What happens to the weights besides the optimiser's update: the axis `[weights]`.
 
+mod average;
 mod awp;
-mod ema;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use average::{AveragedWeights, live_tensors, restore_live};
 pub use awp::WeightPerturbation;
-pub(super) use ema::{AveragedWeights, live_tensors, restore_live};
 
 use crate::error::{Error, Result};
 
@@ -18,6 +18,10 @@ pub struct WeightsConfig {
     /// what is measured and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// The part of the run after which the weights of each epoch go into a plain average, 0 to 1 (SWA, Izmailov
+    /// et al., 2018), running statistics with them. The average is what is measured and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swa: Option<f64>,
     /// Length of the adversarial weight perturbation, as a part of the length of each weight tensor
     /// (gamma of AWP).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +38,14 @@ impl WeightsConfig {
             return fault(format!(
                 "weights.ema = {ema}: a decay lies in [0, 1); leave it out for no average"
             ));
+        }
+        if let Some(swa) = self.swa.filter(|s| !(0.0..=1.0).contains(s)) {
+            return fault(format!("weights.swa = {swa}: a part of the run lies between 0 and 1"));
+        }
+        if self.swa.is_some() && self.ema.is_some() {
+            return fault(
+                "weights.ema and weights.swa are two averages of the same weights; choose one".into(),
+            );
         }
         if let Some(awp) = self.awp.filter(|g| !(0.0..1.0).contains(g)) {
             return fault(format!("weights.awp = {awp}: a part of the weights' length lies in [0, 1)"));

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | 0..8 | `ADAMANT\0` |
 //! | 8..10, 10..12 | format version: major, minor |
-//! | 12..16 | flags |
+//! | 12..16 | flags: bit 0, a signature follows the blobs |
 //! | 16..24, 24..32 | metadata: offset, length |
 //! | 32..40, 40..48 | blobs: offset, length |
 //! | 48..64 | seal: the first half of the BLAKE3 hash of bytes 0..48 and the metadata |
+
+use super::signature;
 
 pub(super) const LEN: usize = 64;
 /// Where the seal begins, which covers everything before it.
@@ -18,9 +20,17 @@ pub(super) const MAGIC: [u8; 8] = *b"ADAMANT\0";
 pub(super) const PAGE: u64 = 4096;
 
 /// A reader refuses a newer major version. A newer minor version only adds what an older reader may
-/// ignore: flags, and bytes after the blobs (room for a signature).
+/// ignore, flags and bytes after the blobs, or what it refuses by name.
+///
+/// | version | new |
+/// |---|---|
+/// | 1.0 | |
+/// | 1.1 | weights as f16 and int8, signatures |
 pub(super) const MAJOR: u16 = 1;
-pub(super) const MINOR: u16 = 0;
+pub(super) const MINOR: u16 = 1;
+
+/// A signature follows the blobs.
+const SIGNED: u32 = 1;
 
 /// A part of the file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,17 +59,21 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header of a file of this version that holds nothing but `metadata`, padding and blobs.
-    pub fn new(metadata: u64, blobs: u64) -> Self {
+    /// The header of a file of this minor version that holds nothing but `metadata`, padding and blobs.
+    pub fn new(minor: u16, signed: bool, metadata: u64, blobs: u64) -> Self {
         let metadata = Section { offset: LEN as u64, length: metadata };
         let blobs =
             Section { offset: (metadata.offset + metadata.length).next_multiple_of(PAGE), length: blobs };
-        Self { minor: MINOR, flags: 0, metadata, blobs }
+        Self { minor, flags: if signed { SIGNED } else { 0 }, metadata, blobs }
     }
 
     /// Whether the file may hold what this version does not know, and is to ignore.
     pub fn is_newer(&self) -> bool {
         self.minor > MINOR
+    }
+
+    pub fn is_signed(&self) -> bool {
+        self.flags & SIGNED != 0
     }
 
     pub fn encode(&self, metadata: &[u8]) -> [u8; LEN] {
@@ -109,7 +123,7 @@ impl Header {
         if seal(&bytes[..SEALED], header.metadata.of(file)) != bytes[SEALED..] {
             return Err("metadata corrupt: it, or the header, does not match the hash in the header".into());
         }
-        if header.flags != 0 && !header.is_newer() {
+        if header.flags & !SIGNED != 0 && !header.is_newer() {
             return Err(format!("header corrupt: unknown flags {:#x}", header.flags));
         }
         Ok(header)
@@ -128,6 +142,7 @@ impl Header {
         if !self.blobs.offset.is_multiple_of(PAGE) {
             return Err(corrupt("the blobs are not aligned"));
         }
+        let end = end.saturating_add(if self.is_signed() { signature::LEN as u64 } else { 0 });
         if end > file {
             return Err(format!("truncated: the header announces {end} bytes, the file has {file}"));
         }
@@ -146,7 +161,7 @@ fn seal(header: &[u8], metadata: &[u8]) -> [u8; LEN - SEALED] {
 }
 
 /// `N` bytes from `offset`, which the caller knows to be there.
-fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
+pub(super) fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     let mut found = [0; N];
     found.copy_from_slice(&bytes[offset..offset + N]);
     found

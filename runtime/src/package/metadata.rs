@@ -56,19 +56,15 @@ pub(super) struct TensorEntry {
 }
 
 /// How the numbers of a tensor are stored. Append only.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum DataType {
     /// Little-endian IEEE 754 single precision.
     F32,
-}
-
-impl DataType {
-    /// Bytes of one number.
-    pub const fn size(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-        }
-    }
+    /// Little-endian IEEE 754 half precision. Since format 1.1.
+    F16,
+    /// A scale (f32) for each channel, the last dimension; then a signed byte for each number. Since
+    /// format 1.1.
+    Int8,
 }
 
 /// A run of bytes in the blob section.

@@ -3,8 +3,10 @@
 
 use super::header::{Header, MAJOR, MINOR};
 use super::metadata::{BLOB_ALIGNMENT, Blob, DataType, Metadata, MetadataV1, TensorEntry};
-use super::{Package, TensorCheck, TrainingState, Verification};
+use super::signature::{self, SignatureBlock};
+use super::{Package, Precision, Signature, TensorCheck, TrainingState, Verification};
 use crate::model::Model;
+use crate::network::Role;
 use crate::shape::Tensor;
 
 /// A package whose structure is sound. Its blobs may still be corrupt.
@@ -12,6 +14,7 @@ pub(super) struct Contents<'a> {
     header: Header,
     metadata: MetadataV1,
     blobs: &'a [u8],
+    signature: Signature,
 }
 
 impl<'a> Contents<'a> {
@@ -36,7 +39,14 @@ impl<'a> Contents<'a> {
         let Metadata::V1(metadata) = metadata;
         let padding = header.metadata.offset as usize + bytes.len()..header.blobs.offset as usize;
         check_padding(&file[padding])?;
-        let contents = Self { header, metadata, blobs: header.blobs.of(file) };
+        let end = (header.blobs.offset + header.blobs.length) as usize;
+        let block = header.is_signed().then(|| SignatureBlock::parse(&file[end..][..signature::LEN]));
+        let sealed = &file[..header.metadata.offset as usize + bytes.len()];
+        let signature = Signature::of(block.transpose()?.as_ref(), sealed);
+        if let Signature::Invalid(key) = &signature {
+            return Err(format!("signature invalid: the package is not what the owner of {key} signed"));
+        }
+        let contents = Self { header, metadata, blobs: header.blobs.of(file), signature };
         contents.check_layout()?;
         contents.check_table()?;
         Ok(contents)
@@ -67,8 +77,7 @@ impl<'a> Contents<'a> {
     fn check_table(&self) -> Result<(), String> {
         let MetadataV1 { network, tensors, training, .. } = &self.metadata;
         for entry in tensors.iter().chain(training.iter().flat_map(|t| &t.tensors)) {
-            let bytes = entry.shape.checked_len().and_then(|n| (n as u64).checked_mul(entry.dtype.size()));
-            if bytes != Some(entry.blob.length) {
+            if entry.dtype.bytes(entry.shape) != Some(entry.blob.length) {
                 return Err(format!(
                     "metadata corrupt: '{}' has the shape {:?} but {} bytes",
                     entry.name.escape_debug(),
@@ -76,6 +85,14 @@ impl<'a> Contents<'a> {
                     entry.blob.length
                 ));
             }
+        }
+        let weights = self.precision().data_type();
+        let others = training.iter().flat_map(|t| &t.tensors).map(|t| (t, DataType::F32));
+        let stored = tensors.iter().zip(&network.parameters);
+        let stored = stored.map(|(t, p)| (t, if p.role == Role::Weight { weights } else { DataType::F32 }));
+        if let Some((entry, _)) = stored.chain(others).find(|(entry, expected)| entry.dtype != *expected) {
+            let name = entry.name.escape_debug();
+            return Err(format!("metadata corrupt: '{name}' is stored as {:?}", entry.dtype));
         }
         let parameters = network.parameters.iter().map(|p| (&p.name, p.shape));
         if !parameters.eq(tensors.iter().map(|t| (&t.name, t.shape))) {
@@ -92,13 +109,16 @@ impl<'a> Contents<'a> {
         blake3::hash(self.bytes(blob)) == blob.blake3
     }
 
-    fn values(&self, entry: &TensorEntry) -> Vec<f32> {
-        match entry.dtype {
-            DataType::F32 => {
-                let (numbers, _) = self.bytes(&entry.blob).as_chunks();
-                numbers.iter().map(|&b| f32::from_le_bytes(b)).collect()
-            }
-        }
+    fn values(&self, entry: &TensorEntry) -> Result<Vec<f32>, String> {
+        let values = entry.dtype.decode(entry.shape, self.bytes(&entry.blob));
+        values.map_err(|message| format!("tensor '{}' {message}", entry.name.escape_debug()))
+    }
+
+    /// The precision of the network's weights. Everything else is f32: [`Contents::check_table`] saw to it.
+    fn precision(&self) -> Precision {
+        let is = |data_type| self.metadata.tensors.iter().any(|t| t.dtype == data_type);
+        let small = [Precision::Int8, Precision::F16].into_iter().find(|p| is(p.data_type()));
+        small.unwrap_or_default()
     }
 
     /// The package, if none of its blobs is corrupt.
@@ -119,21 +139,26 @@ impl<'a> Contents<'a> {
     /// The package, whose blobs were found sound.
     fn assemble(self) -> Result<Package, String> {
         let tensors = self.metadata.tensors.iter();
-        let values = tensors.map(|t| Tensor::new(t.shape, self.values(t))).collect();
-        let training = self.metadata.training.as_ref().map(|state| TrainingState {
-            epochs_done: state.epochs_done,
-            total_epochs: state.total_epochs,
-            step: state.step,
-            seed: state.seed,
-            best: state.best,
-            tensors: state.tensors.iter().map(|t| (t.name.clone(), self.values(t))).collect(),
-            settings: state.settings.clone(),
+        let values =
+            tensors.map(|t| Ok(Tensor::new(t.shape, self.values(t)?))).collect::<Result<_, String>>()?;
+        let training = self.metadata.training.as_ref().map(|state| -> Result<_, String> {
+            let tensors = state.tensors.iter().map(|t| Ok((t.name.clone(), self.values(t)?)));
+            Ok(TrainingState {
+                epochs_done: state.epochs_done,
+                total_epochs: state.total_epochs,
+                step: state.step,
+                seed: state.seed,
+                best: state.best,
+                tensors: tensors.collect::<Result<_, String>>()?,
+                settings: state.settings.clone(),
+            })
         });
+        let (training, precision) = (training.transpose()?, self.precision());
         let onnx_skeleton = self.bytes(&self.metadata.onnx_skeleton).to_vec();
         let MetadataV1 { network, preprocessing, labels, provenance, report, .. } = self.metadata;
         let model = Model { network, values, preprocessing, labels, onnx_skeleton };
         super::check(&model)?;
-        Ok(Package { model, provenance, report, training })
+        Ok(Package { model, provenance, report, training, precision })
     }
 
     /// Checks each blob on its own and, when all are sound, that they make a package.
@@ -150,6 +175,8 @@ impl<'a> Contents<'a> {
                     sound: self.is_sound(&entry.blob),
                 })
                 .collect(),
+            precision: self.precision(),
+            signature: self.signature.clone(),
             skeleton_sound: self.is_sound(&self.metadata.onnx_skeleton),
             is_checkpoint: training.is_some(),
             provenance: self.metadata.provenance.clone(),

@@ -69,6 +69,7 @@ fn package() -> Package {
             tensors: vec![("momentum/conv.bias".into(), vec![1.0, -2.0]), ("epsilon".into(), Vec::new())],
             settings: "epochs = 2".into(),
         }),
+        precision: Precision::F32,
     }
 }
 
@@ -152,6 +153,53 @@ fn what_contradicts_itself_is_not_written() {
     wrong.model.values.pop();
     assert!(matches!(wrong.write(&path), Err(Error::Package { .. })));
     assert_eq!(Package::read(&path).unwrap(), package());
+}
+
+#[test]
+fn small_weights_are_read_back_and_say_what_they_are() {
+    let header = |bytes: &[u8]| Header::parse(bytes).unwrap();
+    assert_eq!(header(&bytes()).minor, 0, "an older Adamant reads f32");
+    for precision in [Precision::F16, Precision::Int8] {
+        let small = Package { precision, ..package() }.to_bytes("").unwrap();
+        assert_eq!(header(&small).minor, 1);
+        let read = parse(&small).unwrap();
+        assert_eq!(read.precision, precision);
+        assert_eq!(read.model.values[1], package().model.values[1], "biases stay what they are");
+        assert_eq!(read.to_bytes("").unwrap(), small, "what is read is written again as it was");
+        let weights = |p: &Package| p.model.values[2].data.clone();
+        for (a, b) in weights(&read).iter().zip(weights(&package())) {
+            assert!((a - b).abs() <= 0.02, "{a} and {b}");
+        }
+    }
+    let mut broken = Package { precision: Precision::Int8, ..package() };
+    broken.model.values[2].data[0] = f32::NAN;
+    let message = broken.to_bytes("x").unwrap_err().to_string();
+    assert!(message.contains("fc.weight") && message.contains("NaN"), "{message}");
+}
+
+#[cfg(feature = "sign")]
+#[test]
+fn a_signature_covers_every_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signed.adamant");
+    let key = SigningKey::generate().unwrap();
+    package().write_signed(&path, &key).unwrap();
+    assert_eq!(Package::read(&path).unwrap(), package());
+    assert_eq!(verify(&path).unwrap().signature, Signature::Valid(key.public_key()));
+    let signed = std::fs::read(&path).unwrap();
+    for position in (0..signed.len()).rev().take(300).chain((0..signed.len()).step_by(61)) {
+        let mut changed = signed.clone();
+        changed[position] ^= 1;
+        assert!(parse(&changed).is_err(), "byte {position}");
+    }
+    // Another package, put under the same signature with every hash made right.
+    let other = Package { training: None, ..package() };
+    let parts = writer::encode(&other, Some(&SigningKey::generate().unwrap())).unwrap();
+    let forged = [&parts[0][..], &parts[1], &signed[signed.len() - signature::LEN..]].concat();
+    let message = parse(&forged).unwrap_err().to_string();
+    assert!(message.contains("signature invalid") && message.contains(&key.public_key()), "{message}");
+    assert!(parse(&signed[..signed.len() - 1]).unwrap_err().to_string().contains("truncated"));
+    assert!(parse(&[&signed[..], &[0]].concat()).is_err());
 }
 
 /// Packages outlive the program that wrote them.

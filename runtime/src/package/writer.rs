@@ -1,22 +1,33 @@
 //! From a package to its bytes.
 
-use super::header::Header;
+#[cfg(not(feature = "sign"))]
+use super::NoKey as SigningKey;
+#[cfg(feature = "sign")]
+use super::SigningKey;
+use super::header::{self, Header};
 use super::metadata::{BLOB_ALIGNMENT, Blob, DataType, Metadata, MetadataV1, TensorEntry, TrainingEntry};
-use super::{Package, TrainingState};
+use super::{Package, Precision, TrainingState};
+use crate::network::Role;
 use crate::shape::Shape;
 
-/// The file in two halves: header, metadata and padding; and the blobs. A function of the
-/// package alone.
-pub(super) fn encode(package: &Package) -> Result<[Vec<u8>; 2], String> {
+/// The file in parts: header, metadata and padding; the blobs; and the signature, if there is to be one. A
+/// function of package and key alone.
+pub(super) fn encode(package: &Package, key: Option<&SigningKey>) -> Result<[Vec<u8>; 3], String> {
     let model = &package.model;
     super::check(model)?;
     let mut blobs = Blobs::default();
     let tensors = model.network.parameters.iter().zip(&model.values);
+    let tensors = tensors.map(|(p, v)| {
+        let data_type = if p.role == Role::Weight { package.precision.data_type() } else { DataType::F32 };
+        blobs.tensor(&p.name, data_type, v.shape, &v.data)
+    });
+    // In the order of `MetadataV1::blobs`: that is the file's.
+    let tensors = tensors.collect::<Result<Vec<_>, String>>()?;
+    let state = package.training.as_ref().map(|state| training(state, &mut blobs)).transpose()?;
     let metadata = Metadata::V1(MetadataV1 {
         network: model.network.clone(),
-        // In the order of `MetadataV1::blobs`, as far as blobs are pushed: that is the file's.
-        tensors: tensors.map(|(p, v)| blobs.tensor(&p.name, v.shape, &v.data)).collect(),
-        training: package.training.as_ref().map(|state| training(state, &mut blobs)),
+        tensors,
+        training: state,
         onnx_skeleton: blobs.push(&model.onnx_skeleton),
         preprocessing: model.preprocessing.clone(),
         labels: model.labels.clone(),
@@ -25,29 +36,45 @@ pub(super) fn encode(package: &Package) -> Result<[Vec<u8>; 2], String> {
     });
     let metadata =
         postcard::to_stdvec(&metadata).map_err(|e| format!("the metadata cannot be stored: {e}"))?;
-    Ok([front(&metadata, blobs.bytes.len()), blobs.bytes])
+    // A file that an older reader understands says so.
+    let minor = if package.precision == Precision::F32 && key.is_none() { 0 } else { 1 };
+    let front = front(minor, key.is_some(), &metadata, blobs.bytes.len());
+    let signature = key.map_or_else(Vec::new, |key| signature(key, &front[..header::LEN + metadata.len()]));
+    Ok([front, blobs.bytes, signature])
 }
 
-/// Header, metadata and padding of a file with `blobs` bytes of blobs.
-pub(super) fn front(metadata: &[u8], blobs: usize) -> Vec<u8> {
-    let header = Header::new(metadata.len() as u64, blobs as u64);
+#[cfg(feature = "sign")]
+fn signature(key: &SigningKey, message: &[u8]) -> Vec<u8> {
+    key.sign(message).encode()
+}
+
+#[cfg(not(feature = "sign"))]
+fn signature(key: &SigningKey, _message: &[u8]) -> Vec<u8> {
+    match *key {}
+}
+
+/// Header, metadata and padding of a file of this minor version with `blobs` bytes of blobs.
+pub(super) fn front(minor: u16, signed: bool, metadata: &[u8], blobs: usize) -> Vec<u8> {
+    let header = Header::new(minor, signed, metadata.len() as u64, blobs as u64);
     let mut front = header.encode(metadata).to_vec();
     front.extend(metadata);
     front.resize(header.blobs.offset as usize, 0);
     front
 }
 
-fn training(state: &TrainingState, blobs: &mut Blobs) -> TrainingEntry {
-    let tensors = state.tensors.iter();
-    TrainingEntry {
+fn training(state: &TrainingState, blobs: &mut Blobs) -> Result<TrainingEntry, String> {
+    let tensor = |(name, data): &(String, Vec<f32>)| {
+        blobs.tensor(name, DataType::F32, Shape::vector(data.len()), data)
+    };
+    Ok(TrainingEntry {
         epochs_done: state.epochs_done,
         total_epochs: state.total_epochs,
         step: state.step,
         seed: state.seed,
         best: state.best,
-        tensors: tensors.map(|(name, data)| blobs.tensor(name, Shape::vector(data.len()), data)).collect(),
+        tensors: state.tensors.iter().map(tensor).collect::<Result<_, String>>()?,
         settings: state.settings.clone(),
-    }
+    })
 }
 
 /// The blob section as it grows.
@@ -64,11 +91,14 @@ impl Blobs {
         Blob { offset: offset as u64, length: blob.len() as u64, blake3: blake3::hash(blob).into() }
     }
 
-    fn tensor(&mut self, name: &str, shape: Shape, data: &[f32]) -> TensorEntry {
-        let mut bytes = vec![0; data.len() * 4];
-        for (b, value) in bytes.as_chunks_mut().0.iter_mut().zip(data) {
-            *b = value.to_le_bytes();
-        }
-        TensorEntry { name: name.to_owned(), dtype: DataType::F32, shape, blob: self.push(&bytes) }
+    fn tensor(
+        &mut self,
+        name: &str,
+        dtype: DataType,
+        shape: Shape,
+        data: &[f32],
+    ) -> Result<TensorEntry, String> {
+        let bytes = dtype.encode(shape, data).map_err(|message| format!("tensor '{name}' {message}"))?;
+        Ok(TensorEntry { name: name.to_owned(), dtype, shape, blob: self.push(&bytes) })
     }
 }

@@ -1,7 +1,7 @@
 //! What attacks do to whole images with one number for each.
 
 use adamant::Shape;
-use adamant::op::{AccumulateDirection, CopyWhere, ImageNorm, MoveAlong, Noise, Op, Order};
+use adamant::op::{AccumulateDirection, CopyWhere, ImageNorm, KeepTop, MoveAlong, Noise, Op, Order};
 
 use super::{Case, Input, normal, shape};
 use crate::compare::Tolerance;
@@ -14,6 +14,31 @@ fn shapes() -> [(&'static str, Shape); 5] {
         ("images of several parts", shape(3, 3, 32, 32)),
         ("past one grid row", shape(3, 3, 1000, 467)),
     ]
+}
+
+/// None, one, some and all elements; weights that are all different, that tie, and that are not numbers.
+fn keep_top() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: &str, images: Shape, keep: usize, weight: Input| {
+        let op = Op::KeepTop(KeepTop { keep: keep as u32 });
+        let inputs = [normal(images), normal(images), weight];
+        cases.push(Case::new(&format!("{keep}, {name}"), op, inputs).within(Tolerance::Exact));
+    };
+    for (name, images) in shapes() {
+        let len = images.per_batch();
+        for keep in [len / 3, len] {
+            add(name, images, keep, normal(images));
+        }
+    }
+    let images = shape(3, 3, 32, 32);
+    for keep in [0, 1, 512, 1024, 1536, 3071] {
+        add("distinct", images, keep, Input::Distinct(images));
+        add("ties", images, keep, Input::Ties(images));
+    }
+    add("vanishing", images, 100, Input::Normal(images, 1e-30));
+    add("all zero", images, 100, Input::Given(images, vec![0.0, -0.0]));
+    add("not numbers", images, 700, Input::Given(images, vec![1.0, f32::NAN, -2.0, f32::INFINITY, 0.5]));
+    cases
 }
 
 fn each(images: Shape, values: &[f32]) -> Input {
@@ -68,6 +93,7 @@ pub fn cases() -> Vec<Case> {
     let zero = [Input::Given(images, vec![0.0]), each(images, &[0.0])];
     let op = Op::AccumulateDirection(AccumulateDirection { decay: 1.0 });
     cases.push(Case::new("zero gradient", op, zero.clone()).updating([normal(images)]));
+    cases.extend(keep_top());
     let [direction, norm] = zero;
     let inputs = [Input::Uniform(images, [0.0, 1.0]), direction, norm, each(images, &[0.5])];
     cases.push(Case::new("zero direction", Op::MoveAlong(MoveAlong), inputs));

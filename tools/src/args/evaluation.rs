@@ -58,7 +58,7 @@ suite autoattack, when it withstood the attacks before as well.
 
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-deepfool, fab-t, square. docs/warnings.md says what the warnings mean.
+deepfool, fab-t, dra, square. docs/warnings.md says what the warnings mean.
 
 The suite corruptions distorts the images itself, with the published severities;
 cifar10c:DIR and cifar100c:DIR are the published images (.npy).
@@ -68,7 +68,7 @@ after a crash or Ctrl-C the same command with --resume goes on from there.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, DIR, or cifar10c:DIR
+    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, DIR, or cifar10c:DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
@@ -157,7 +157,7 @@ the attack, as bytes) and manifest.json. `adamant report DIR` shows them.")]
 pub struct AttackArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, folder:DIR, or DIR
+    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, or DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; `evaluate --help` lists them

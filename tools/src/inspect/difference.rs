@@ -29,7 +29,7 @@ pub struct Difference {
 /// Compares logits on a device with those of tract, which shares no code with us.
 pub fn measure(args: &InspectArgs, loaded: &Loaded, console: &Console) -> Result<Difference> {
     let model = &loaded.model;
-    let device = open_device(&args.device.device, console)?;
+    let device = open_device(&args.device, console)?;
     let mut session = Session::new(device, model, VERIFIED_IMAGES)?;
     let values = session.network().image_shape(VERIFIED_IMAGES).len();
     let stream = Stream::new(0, Purpose::Probe, 0, 0);

@@ -22,6 +22,9 @@ pub fn line(metrics: &EpochMetrics, epochs: u32, best: bool) -> String {
     if let Some(robust) = metrics.robust_accuracy {
         line += &format!(" robust {:>6}", percent(robust));
     }
+    if metrics.rolled_back {
+        return line + "  robustness collapsed: undone";
+    }
     line + &format!("{}{:>7}", if best { "*" } else { " " }, duration(metrics.seconds))
 }
 
@@ -34,12 +37,14 @@ pub struct Progress<'a> {
     validation_start: Option<Instant>,
     /// Of the epoch before: until one is known, validation counts as free.
     validation_seconds: f64,
+    /// Whether the cost of the memory limit has been told.
+    told: bool,
 }
 
 impl<'a> Progress<'a> {
     pub fn new(console: &'a Console, epoch: u32, epochs: u32) -> Self {
         let bar = ProgressBar::hidden();
-        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0 }
+        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0, told: false }
     }
 
     pub fn start(&mut self, epoch: u32) {
@@ -65,6 +70,15 @@ impl<'a> Progress<'a> {
                     duration(eta)
                 ));
             }
+            Event::Recomputes { part } if !self.told => {
+                self.told = true;
+                let note = format!(
+                    "within --memory-limit, {} of a step's arithmetic is computed a second time",
+                    percent(part)
+                );
+                self.bar.suspend(|| self.console.line(&note));
+            }
+            Event::Recomputes { .. } => {}
             Event::Validation { fraction, .. } => {
                 let start = *self.validation_start.get_or_insert_with(Instant::now);
                 self.validation_seconds = start.elapsed().as_secs_f64();
@@ -82,6 +96,8 @@ impl<'a> Progress<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -90,9 +106,11 @@ mod tests {
             epoch: 100,
             lr: 0.1,
             loss: 12.345,
+            terms: BTreeMap::new(),
             train_accuracy: 1.0,
             clean_accuracy: Some(1.0),
             robust_accuracy: Some(1.0),
+            rolled_back: false,
             mean_eps: 0.03,
             seconds: 36_000.0,
             images_per_second: 12.0,

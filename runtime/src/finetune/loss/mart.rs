@@ -1,16 +1,16 @@
 //! MART: Wang et al., "Improving adversarial robustness requires revisiting misclassified examples",
 //! 2020, with the offsets of the authors' code, which keep every logarithm finite.
 
-use super::Pair;
+use super::{Pair, Term};
 use crate::error::Result;
 use crate::finetune::formula::Formula;
-use crate::graph::{Graph, ValueId};
+use crate::graph::Graph;
 use crate::ops::{Function, LargestOther, Op};
 
 /// `BCE(p', y) + beta KL(p || p') (1.0000001 - p[y])`, where
 /// `BCE(p', y) = CE(z', y) - log(1.0001 - max over k != y of p'[k] + 1e-12)`. The gradient flows through
 /// every factor.
-pub(super) fn losses(g: &mut Graph, pair: &Pair, beta: f32) -> Result<ValueId> {
+pub(super) fn terms(g: &mut Graph, pair: &Pair, beta: f32) -> Result<Vec<Term>> {
     let log_q = g.log_softmax(pair.adversarial)?;
     let q = g.exp(log_q)?;
     let cross_entropy = g.cross_entropy(pair.adversarial, pair.labels)?;
@@ -27,5 +27,5 @@ pub(super) fn losses(g: &mut Graph, pair: &Pair, beta: f32) -> Result<ValueId> {
     let doubt = g.map(Function::Identity, -1.0, 1.000_000_1, label)?;
     let weighted = g.product(divergence, doubt)?;
     let robust = g.times(beta, weighted)?;
-    g.plus(boosted, robust)
+    Ok(vec![("boosted", boosted), ("divergence", robust)])
 }

@@ -36,16 +36,18 @@ impl WeightPerturbation {
     }
 
     /// Moves each weight tensor w by `gamma |w| / (|d| + 1e-20) d`, where d is a step up the mean of the
-    /// losses that `loss` adds to the graph of the `count` loaded images. Running statistics stay.
+    /// losses that `loss` adds to the graph of the `count` loaded images. Running statistics stay. Losses of
+    /// several kinds are told apart by `variant`.
     pub fn apply(
         &self,
         session: &mut Session,
         count: usize,
+        variant: u32,
         mode: BatchNormMode,
         loss: impl FnOnce(&mut ModelGraph, BatchNormMode) -> Result<BatchLoss>,
     ) -> Result<()> {
         let mode = if mode == BatchNormMode::BatchUpdate { BatchNormMode::Batch } else { mode };
-        session.run("awp", count, |m| {
+        session.run_variant("awp", variant, count, |m| {
             let BatchLoss { losses, .. } = loss(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
             let weights: Vec<ValueId> = self.moves.iter().map(|(i, _)| m.parameters[*i]).collect();

@@ -34,7 +34,7 @@ fn edited(edit: Edit) -> Vec<u8> {
     edit(&mut metadata);
     let metadata = postcard::to_stdvec(&Metadata::V1(metadata)).unwrap();
     let blobs = header.blobs.of(&file);
-    [&writer::front(&metadata, blobs.len()), blobs].concat()
+    [&writer::front(0, false, &metadata, blobs.len()), blobs].concat()
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn newer_majors_are_refused_by_name() {
 fn newer_minors_are_read_with_what_they_add() {
     let mut file = bytes();
     file[10] = 7;
-    file[12] = 1;
+    file[12] = 2;
     reseal(&mut file);
-    file.extend(b"a signature");
+    file.extend(b"something");
     assert_eq!(parse(&file).unwrap(), package());
 }
 
@@ -90,9 +90,9 @@ fn this_minor_has_nothing_to_add() {
     file.push(0);
     assert_refused(&file, "1 bytes follow the end");
     file.pop();
-    file[12] = 1;
+    file[12] = 2;
     reseal(&mut file);
-    assert_refused(&file, "unknown flags 0x1");
+    assert_refused(&file, "unknown flags 0x2");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn bytes_after_the_metadata_are_refused() {
     let header = Header::parse(&file).unwrap();
     let metadata = [header.metadata.of(&file), &[0]].concat();
     let blobs = header.blobs.of(&file);
-    let longer = [&writer::front(&metadata, blobs.len()), blobs].concat();
+    let longer = [&writer::front(0, false, &metadata, blobs.len()), blobs].concat();
     assert_refused(&longer, "1 bytes follow its end");
 }
 

@@ -1,32 +1,64 @@
-//! Exponential moving average of the weights, running statistics included.
+//! Averages of the weights, running statistics included: exponential, or plain over the last epochs.
 
+use super::WeightsConfig;
 use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::ops::{Average, Op};
 use crate::session::Session;
 use crate::shape::{Shape, Tensor};
 
-/// `average = d average + (1 - d) weights` after update number t, `d = min(decay, (1 + t) / (10 + t))`.
+/// `average = d average + (1 - d) weights`.
 pub(in crate::finetune) struct AveragedWeights {
-    decay: f64,
+    kind: Kind,
     averages: Vec<Variable>,
     /// d, as a scalar on the device.
     current: Variable,
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    /// After update number t, `d = min(decay, (1 + t) / (10 + t))`.
+    Exponential(f64),
+    /// After an epoch, `d = n / (n + 1)`, n the epochs since this part of the run.
+    Plain(f64),
+}
+
 impl AveragedWeights {
-    /// Starts from the weights as they are.
-    pub fn new(decay: f64, session: &mut Session) -> Result<Self> {
+    /// The average that `config` asks for, from the weights as they are.
+    pub fn new(config: &WeightsConfig, session: &mut Session) -> Result<Option<Self>> {
+        let kind = match (config.ema, config.swa) {
+            (Some(decay), _) => Kind::Exponential(decay),
+            (None, Some(start)) => Kind::Plain(start),
+            (None, None) => return Ok(None),
+        };
         let weights = session.read_parameters()?;
         let device = session.device();
         let averages = weights.iter().map(|t| device.variable_from(&t.data)).collect::<Result<_>>()?;
-        Ok(Self { decay, averages, current: device.variable(1)? })
+        Ok(Some(Self { kind, averages, current: device.variable(1)? }))
     }
 
     /// Takes in the weights after update number `step`, counted from 1.
-    pub fn update(&self, session: &mut Session, step: u64) -> Result<()> {
+    pub fn after_update(&self, session: &mut Session, step: u64) -> Result<()> {
         let t = step as f64;
-        let decay = self.decay.min((1.0 + t) / (10.0 + t));
+        match self.kind {
+            Kind::Exponential(decay) => self.take_in(session, decay.min((1.0 + t) / (10.0 + t))),
+            Kind::Plain(_) => Ok(()),
+        }
+    }
+
+    /// Takes in the weights after `epoch`, counted from 0, of `epochs`. Until its part of the run, the plain
+    /// average is the weights themselves.
+    pub fn after_epoch(&self, session: &mut Session, epoch: u32, epochs: u32) -> Result<()> {
+        match self.kind {
+            Kind::Exponential(_) => Ok(()),
+            Kind::Plain(start) => {
+                let since = f64::from(epoch) - (start * f64::from(epochs) - 1e-9).ceil();
+                self.take_in(session, since.max(0.0) / (since.max(0.0) + 1.0))
+            }
+        }
+    }
+
+    fn take_in(&self, session: &mut Session, decay: f64) -> Result<()> {
         session.device().write(self.current, &[decay as f32]);
         session.run("average", 1, |m| {
             let decay = m.graph.variable(self.current, Shape::SCALAR);

@@ -1,0 +1,95 @@
+//! Whole runs of methods against PyTorch, from the same random numbers and in the same order of images.
+
+use std::sync::atomic::AtomicBool;
+
+use adamant::finetune::{Recipe, Trainer, TrainerOptions};
+use adamant::{Dataset, Device, Model, Role, Session, import};
+use adamant_tests::compare::{Tolerance, compare};
+use adamant_tests::golden::{self, Golden};
+use adamant_tests::layout::hwio_to_oihw;
+use adamant_tests::{Failures, gpu::gpu};
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// What every run has: two epochs of two batches.
+const COMMON: [&str; 13] = [
+    "epochs=2",
+    "data.batch=6",
+    "data.augment=none",
+    "attack.eps=8/255",
+    "optimizer.kind=sgd",
+    "optimizer.momentum=0.9",
+    "optimizer.nesterov=false",
+    "optimizer.weight_decay=0",
+    "schedule.kind=constant",
+    "schedule.peak=0.05",
+    "schedule.start=0",
+    "batchnorm.mode=train",
+    "selection.kind=last",
+];
+
+fn data(golden: &Golden) -> Dataset {
+    let (dims, pixels) = golden.integers("pixels");
+    let labels = golden.integers("labels").1.iter().map(|&l| l as u32).collect();
+    let names = (0..5).map(|i| i.to_string()).collect();
+    let pixels = pixels.iter().map(|&p| p as u8).collect();
+    Dataset::from_pixels("golden", [dims[1], dims[2], dims[3]], names, pixels, labels).unwrap()
+}
+
+/// The golden network with the last bias that runs start from.
+fn start(golden: &Golden) -> Model {
+    let mut model = import(&golden::folder().join("tiny_resnet.onnx")).expect("the golden network imports");
+    let place = model.network.parameters.iter().position(|p| p.name == "fc.bias").unwrap();
+    model.values[place].data = golden.real("bias").1;
+    model
+}
+
+fn recipe(name: &str, settings: &[&str]) -> Recipe {
+    let settings: Vec<String> = COMMON.iter().chain(settings).map(|s| (*s).to_owned()).collect();
+    Recipe::load(name, &settings).unwrap()
+}
+
+#[test]
+fn runs_follow_pytorch() {
+    let golden = Golden::open("runs.safetensors");
+    let pgd = ["attack.step=4/255", "attack.steps=2", "attack.start=random"];
+    let cases: Vec<(&str, &str, Vec<&str>)> = vec![
+        ("free", "free", vec!["attack.steps=2"]),
+        ("atta", "atta", vec!["attack.steps=1", "attack.step=4/255"]),
+        ("mixup-at", "mixup-at", pgd.to_vec()),
+        ("interpolated-at", "interpolated-at", pgd.to_vec()),
+        ("mma", "mma", vec!["attack.steps=2"]),
+        ("lbgat", "lbgat", [&pgd[..], &["attack.objective=ce"]].concat()),
+        ("lbgat-6", "lbgat", [&pgd[..], &["attack.objective=ce", "loss.beta=6"]].concat()),
+        ("swa", "standard", vec!["weights.swa=0"]),
+    ];
+    let mut failures = Failures::new();
+    for device in ["cpu", "gpu"] {
+        for (name, preset, settings) in &cases {
+            let model = start(&golden);
+            let device_of = if device == "cpu" { Device::cpu() } else { gpu() };
+            let session = Session::new(device_of, &model, 6).unwrap();
+            let options = TrainerOptions { seed: 0, train: data(&golden), validation: None, stop: &RUNNING };
+            let mut trainer = Trainer::new(session, recipe(preset, settings), options).unwrap();
+            while !trainer.is_done() {
+                trainer.epoch(|_| {}).unwrap();
+            }
+            for (value, parameter) in trainer.weights().unwrap().iter().zip(&model.network.parameters) {
+                let found = match parameter.role {
+                    Role::Weight => hwio_to_oihw(value).data,
+                    _ => value.data.clone(),
+                };
+                let expected = golden.real(&format!("{name}.{}", parameter.name)).1;
+                let what = format!("{device}, {name}, {}", parameter.name);
+                failures.check(&what, compare(&found, &expected, Tolerance::Loose));
+            }
+            if *name == "mma" {
+                let state = trainer.state(None).unwrap();
+                let (_, margins) = state.tensors.iter().find(|(n, _)| n == "epsilon").unwrap();
+                let expected = golden.real("mma.margins").1;
+                failures.check("margins of mma", compare(margins, &expected, Tolerance::Loose));
+            }
+        }
+    }
+    failures.report();
+}
