@@ -79,7 +79,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         rows,
         command: console.command().to_vec(),
     };
-    output::result(&args.run.json.json, &found, &text(&found, eps))?;
+    output::result(&args.run.json, &found, &text(&found, eps))?;
     Ok(Outcome::Done)
 }
 
@@ -103,7 +103,7 @@ fn measure(
         let attacks = parse_attacks(attacks, &ball)?;
         let device = open_device(&args.run.device, console)?;
         let batch = images.batch.within(args.run.device.memory_limit, &loaded.model, device.is_cpu())?;
-        let measurement = Measurement { batch, ..Measurement::of(data, &attacks, &images, order) };
+        let measurement = Measurement::of(data, &attacks, &images, order, batch);
         let report = measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report;
         Ok([report.clean.accuracy, report.worst_case.robust_accuracy])
     };

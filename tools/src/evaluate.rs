@@ -63,11 +63,11 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         surrogates.push(Loaded::open(path, &args.preprocessing, console)?);
     }
     let device = open_device(&args.device, console)?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let measurement = Measurement {
         surrogates: &surrogates,
         whole: (all.len(), all.offset()),
-        batch: images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?,
-        ..Measurement::of(&data, &attacks, images, order)
+        ..Measurement::of(&data, &attacks, images, order, batch)
     };
     let settings = measurement.settings(&loaded, &device)?;
     let (file, resume) = StateFile::open(&args.json, args.resume, &settings)?;

@@ -53,16 +53,23 @@ pub struct Measurement<'a> {
 
 impl<'a> Measurement<'a> {
     /// Everything but the surrogates, on all of the data.
-    pub fn of(data: &'a Dataset, attacks: &'a [AttackSpec], images: &ImagesArgs, order: Order) -> Self {
+    pub fn of(
+        data: &'a Dataset,
+        attacks: &'a [AttackSpec],
+        images: &ImagesArgs,
+        order: Order,
+        batch: usize,
+    ) -> Self {
+        let whole = (data.len(), data.offset());
         Self {
             data,
             split: images.split.name(),
             attacks,
             order,
-            batch: images.batch.resolve(data.shape),
+            batch,
             seed: images.seed,
             surrogates: &[],
-            whole: (data.len(), data.offset()),
+            whole,
         }
     }
 

@@ -102,7 +102,7 @@ fn measure(
     let images = &args.images;
     let device = open_device(&args.device, console)?;
     let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
-    let measurement = Measurement { batch, ..Measurement::of(data, &attacks, images, Order::Independent) };
+    let measurement = Measurement::of(data, &attacks, images, Order::Independent, batch);
     Ok(measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report)
 }
 

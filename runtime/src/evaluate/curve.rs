@@ -41,7 +41,7 @@ impl Outcome {
         let mut of_norm: Vec<(f32, &[bool])> = attacks
             .iter()
             .zip(&self.robust)
-            .filter(|(a, _)| a.ball.norm == norm && a.ball.eps > 0.0)
+            .filter(|(a, _)| a.norm_name() == norm.to_string() && a.ball.eps > 0.0)
             .map(|(a, robust)| (a.ball.eps, &robust[..]))
             .collect();
         // What fell to an attack before, in a larger ball, says nothing about a smaller one.

@@ -58,7 +58,7 @@ suite autoattack, when it withstood the attacks before as well.
 
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-deepfool, dra, fab-t, square. docs/warnings.md says what the warnings mean.
+deepfool, fab-t, dra, square. docs/warnings.md says what the warnings mean.
 
 The suite corruptions distorts the images itself, with the published severities;
 cifar10c:DIR and cifar100c:DIR are the published images (.npy).

@@ -12,9 +12,20 @@ use crate::output::{count, duration, percent, pixels, shell};
 
 const STYLE: &str = include_str!("style.css");
 
-/// A number in percent with one decimal, for an axis that is already in percent.
-fn one_decimal(value: f64) -> String {
-    format!("{value:.0}%")
+/// A number that is in percent already.
+fn of_hundred(value: f64) -> String {
+    format!("{}%", (value * 10.0).round() / 10.0)
+}
+
+/// An axis around numbers in percent: never closer than a point to any, never below 0.
+fn percent_axis(label: &str, values: impl Iterator<Item = f64>) -> Axis {
+    let wide = values.flat_map(|v| [(v - 1.0).max(0.0), v + 1.0]);
+    let mut axis = Axis::around(label, wide, of_hundred);
+    if axis.from < 0.0 {
+        axis.from = 0.0;
+        axis.ticks.retain(|(value, _)| *value >= 0.0);
+    }
+    axis
 }
 
 pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
@@ -312,8 +323,8 @@ fn tradeoff(measured: &[Measured]) -> Markup {
         }
     }
     let all = || series.iter().flat_map(|s| &s.points);
-    let x = Axis::around("clean accuracy", all().map(|p| p.0), one_decimal);
-    let y = Axis::around("robust accuracy", all().map(|p| p.1), one_decimal);
+    let x = percent_axis("clean accuracy", all().map(|p| p.0));
+    let y = percent_axis("robust accuracy", all().map(|p| p.1));
     html! {
         h2 { "Accuracy against robustness" }
         (plot("Clean accuracy and accuracy under attack", &x, &y, &series))
