@@ -223,10 +223,11 @@ mod tests {
     use crate::footprint::training_step;
     use crate::fuse::fuse;
     use crate::loss::Loss;
+    use crate::ops::{Add, Copy, Fill};
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::random::{Purpose, Stream};
     use crate::session::{ModelGraph, Session};
-    use crate::shape::Tensor;
+    use crate::shape::{Shape, Tensor};
 
     const IMAGES: usize = 32;
 
@@ -313,6 +314,35 @@ mod tests {
         });
         assert_eq!(gradients[0], gradients[1]);
         assert!(gradients[0].iter().any(|&g| g != 0.0));
+    }
+
+    /// A value whose variable has been written in between would come out as another.
+    #[test]
+    fn what_has_changed_is_kept() {
+        let shape = Shape::vector(4);
+        let mut device = Device::cpu();
+        let [x, w, out] = [1.0, 2.0, 0.0].map(|v| device.variable_from(&[v; 4]).expect("it fits"));
+        let mut graph = Graph::new();
+        let [image, weight, target] = [x, w, out].map(|v| graph.variable(v, shape));
+        let add = |g: &mut Graph, a, b| g.add(Op::Add(Add), &[a, b]).expect("it fits");
+        let sum = add(&mut graph, image, weight);
+        let twice = add(&mut graph, sum, sum);
+        graph.add(Op::Fill(Fill { value: 1.0, shape: Shape::SCALAR }), &[]).expect("it fits");
+        let gradient = add(&mut graph, image, image);
+        graph.update(Op::Copy(Copy), &[image], &[weight]).expect("it fits");
+        let late = add(&mut graph, gradient, sum);
+        let late = add(&mut graph, late, twice);
+        graph.update(Op::Copy(Copy), &[late], &[target]).expect("it fits");
+
+        let again = Forward::new(&graph).recomputing(&[1]);
+        assert!(again.nodes.len() > graph.nodes.len(), "nothing is computed again");
+        for graph in [graph, again] {
+            device.write(w, &[2.0; 4]);
+            let mut program = device.compile(&graph).expect("it fits");
+            device.run(&mut program).expect("it runs");
+            // 2, and 3, and 6.
+            assert_eq!(device.read(out).expect("it is there"), [11.0; 4]);
+        }
     }
 
     #[test]
