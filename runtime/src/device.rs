@@ -1,5 +1,6 @@
 //! One of the two executors, chosen at run time.
 
+use crate::choices::Choices;
 use crate::cpu::{Cpu, CpuProgram, rearranged_bytes};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
@@ -9,6 +10,8 @@ use crate::plan::{Limits, Plan, Slot};
 use crate::profile::StepTime;
 use crate::prologue::{Split, split};
 use crate::recompute::{mebibytes, plan_within};
+#[cfg(feature = "gpu")]
+use crate::tune::Tuner;
 
 /// Which device to open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -43,7 +46,15 @@ pub struct Device {
     written: Vec<u64>,
     clock: u64,
     memory: Memory,
+    /// The kernels to take where there are several.
+    choices: Choices,
+    #[cfg(feature = "gpu")]
+    tuner: Option<Tuner>,
 }
+
+/// Hears what a device does that takes a moment.
+#[cfg(feature = "gpu")]
+pub type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
 /// What a device may take, and what staying within it costs.
 #[derive(Default)]
@@ -90,7 +101,15 @@ enum Ready {
 
 impl Device {
     fn new(executor: Executor) -> Self {
-        Self { executor, written: Vec::new(), clock: 0, memory: Memory::default() }
+        Self {
+            executor,
+            written: Vec::new(),
+            clock: 0,
+            memory: Memory::default(),
+            choices: Choices::default(),
+            #[cfg(feature = "gpu")]
+            tuner: None,
+        }
     }
 
     /// The CPU executor.
@@ -135,7 +154,39 @@ impl Device {
             }
             _ => 0,
         };
+        Self::adapter(index)
+    }
+
+    /// An adapter by its index in [`crate::adapters`].
+    #[cfg(feature = "gpu")]
+    pub(crate) fn adapter(index: usize) -> Result<Self> {
         Ok(Self::new(Executor::Gpu(Box::new(Gpu::open(index)?))))
+    }
+
+    /// From now on measures, on a GPU, which of the kernels that an operation has is the fastest, and checks it
+    /// against the CPU executor, when a program first needs the operation at a size. That takes seconds, once:
+    /// what is found is kept in a file in `folder`, where there is one, for the adapter with its driver.
+    /// `tell` hears of it.
+    ///
+    /// Without it the kernels are those that are likely to be the fastest.
+    #[cfg(feature = "gpu")]
+    pub fn tune(&mut self, folder: Option<&std::path::Path>, tell: Tell) {
+        if let Executor::Gpu(gpu) = &self.executor {
+            let info = gpu.info();
+            let identity = format!("{} | {} | {}", info.name, info.backend, info.driver);
+            let (tuner, choices) = Tuner::new(gpu.index(), identity, folder, tell);
+            (self.tuner, self.choices) = (Some(tuner), choices);
+        }
+    }
+
+    /// Takes these kernels in programs compiled from now on.
+    pub fn choose(&mut self, choices: Choices) {
+        self.choices = choices;
+    }
+
+    /// The kernels that are taken where there are several.
+    pub const fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// "cpu", or the adapter's name and backend.
@@ -285,7 +336,12 @@ impl Device {
     /// Plans a graph within the memory limit. `fixed` are the variables that change seldom.
     fn plan(&mut self, graph: &Graph, fixed: &[Variable]) -> Result<Plan> {
         let limits = self.limits();
-        let whole = Plan::new(graph, &limits)?;
+        #[cfg(feature = "gpu")]
+        if let Some(tuner) = &self.tuner {
+            tuner.prepare(graph, &limits, &mut self.choices)?;
+        }
+        let planned = |graph: &Graph| Plan::with(graph, &limits, &self.choices);
+        let whole = planned(graph)?;
         let on_cpu = self.is_cpu();
         let rearranged = |plan: &Plan| if on_cpu { rearranged_bytes(plan, fixed) } else { 0 };
         let plan = match self.memory.limit {
@@ -296,7 +352,7 @@ impl Device {
                     let temporaries: usize = self.memory.with(plan).iter().sum();
                     others + rearranged(plan) + temporaries as u64 * 4
                 };
-                let (least, plan) = (whole.flops, plan_within(graph, whole, &limits, limit, bytes)?);
+                let (least, plan) = (whole.flops, plan_within(graph, whole, planned, limit, bytes)?);
                 let again = plan.flops.saturating_sub(least);
                 if again > 0 {
                     self.memory.recomputed = self.memory.recomputed.max(again as f64 / plan.flops as f64);

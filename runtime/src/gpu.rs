@@ -31,6 +31,7 @@ pub struct AdapterInfo {
 
 /// An open adapter with its buffers and compiled kernels.
 pub struct Gpu {
+    index: usize,
     info: AdapterInfo,
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -77,6 +78,7 @@ fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterIn
         workgroup_threads: found.max_compute_invocations_per_workgroup,
         workgroups_per_dimension: found.max_compute_workgroups_per_dimension,
         subgroup_lanes: fixed.then_some(info.subgroup_max_size),
+        software: info.device_type == wgpu::DeviceType::Cpu,
     }
 }
 
@@ -146,6 +148,7 @@ impl Gpu {
         let info =
             AdapterInfo { limits: limits(&device.limits(), device.features(), &adapter.get_info()), ..info };
         Ok(Self {
+            index,
             info,
             device,
             queue,
@@ -161,6 +164,11 @@ impl Gpu {
 
     pub fn info(&self) -> &AdapterInfo {
         &self.info
+    }
+
+    /// Its position in [`adapters`].
+    pub const fn index(&self) -> usize {
+        self.index
     }
 
     /// The first fault that the driver reported since the device was opened.

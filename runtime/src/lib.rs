@@ -30,6 +30,7 @@ mod attacks;
 mod autodiff;
 #[cfg(feature = "data")]
 mod benchmark;
+mod choices;
 mod classifier;
 #[cfg(feature = "data")]
 mod corruptions;
@@ -70,6 +71,8 @@ mod report;
 mod selftest;
 mod session;
 mod shape;
+#[cfg(feature = "gpu")]
+mod tune;
 
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
@@ -79,6 +82,7 @@ pub use attacks::{
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
 pub use benchmark::{Benchmark, Workload};
+pub use choices::Choices;
 pub use classifier::{Classifier, Guess, Picture, probabilities};
 #[cfg(feature = "data")]
 pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
@@ -87,6 +91,8 @@ pub use data::{
     Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split, check_fit,
     load_image,
 };
+#[cfg(feature = "gpu")]
+pub use device::Tell;
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]

@@ -105,9 +105,9 @@ pub(crate) trait Operation {
     /// The GPU dispatches that compute it.
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch;
 
-    /// The dispatches for a device that reports more than WebGPU's minimum; by default the same.
-    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], _limits: &Limits) -> Launch {
-        self.launch(inputs, outputs)
+    /// The ways to compute it on a device, the best first as far as that is known without measuring.
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], _limits: &Limits) -> Vec<Launch> {
+        vec![self.launch(inputs, outputs)]
     }
 
     /// The CPU twin: the same mathematics, on the host.
@@ -261,8 +261,10 @@ impl Op {
         self.operation().output_shapes(inputs)
     }
 
-    pub(crate) fn launch(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        self.operation().launch_on(inputs, outputs, limits)
+    /// The ways to compute it on a device, at least one, the best first as far as that is known without
+    /// measuring.
+    pub fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        self.operation().launches(inputs, outputs, limits)
     }
 
     pub(crate) fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

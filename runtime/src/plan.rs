@@ -1,6 +1,7 @@
 //! From a graph to a plan: which nodes run, in which buffers, by which dispatches. Pure data, no
 //! device; both executors run the same plan.
 
+use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Variable};
 use crate::ops::{Argument, Launch, Op};
@@ -16,6 +17,8 @@ pub struct Limits {
     pub workgroups_per_dimension: u32,
     /// Lanes of a subgroup, where the device supports subgroups and they always have as many.
     pub subgroup_lanes: Option<u32>,
+    /// Whether kernels run on a processor, where a barrier costs much and workgroup memory gains nothing.
+    pub software: bool,
 }
 
 impl Limits {
@@ -26,6 +29,7 @@ impl Limits {
         workgroup_threads: 256,
         workgroups_per_dimension: 65_535,
         subgroup_lanes: None,
+        software: false,
     };
 
     /// Host memory.
@@ -35,6 +39,7 @@ impl Limits {
         workgroup_threads: u32::MAX,
         workgroups_per_dimension: u32::MAX,
         subgroup_lanes: None,
+        software: true,
     };
 }
 
@@ -73,8 +78,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the nodes of `graph` that some variable depends on.
+    /// Plans the nodes of `graph` that some variable depends on, with the kernels that are likely to be the
+    /// fastest.
     pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
+        Self::with(graph, limits, &Choices::default())
+    }
+
+    /// The same, with the kernels that were chosen.
+    pub fn with(graph: &Graph, limits: &Limits, choices: &Choices) -> Result<Self> {
         let live = live_nodes(graph);
         let last_use = last_uses(graph, &live);
         let mut spans: Vec<Span> = Vec::new();
@@ -110,7 +121,8 @@ impl Plan {
             let (inputs, outputs) = (operands(&node.inputs), operands(&node.outputs));
             let shapes = |operands: &[Operand]| operands.iter().map(|o| o.shape).collect::<Vec<_>>();
             let (input_shapes, output_shapes) = (shapes(&inputs), shapes(&outputs));
-            let launch = node.op.launch(&input_shapes, &output_shapes, limits);
+            let mut launches = node.op.launches(&input_shapes, &output_shapes, limits);
+            let launch = launches.swap_remove(choices.pick(&node.op, &input_shapes, &launches));
             flops += node.op.flops(&input_shapes, &output_shapes);
             let mut scratch = Vec::with_capacity(launch.scratch.len());
             for &len in &launch.scratch {

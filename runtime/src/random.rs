@@ -16,6 +16,7 @@ pub enum Purpose {
     Probe = 6,
     Mixup = 7,
     Corruption = 8,
+    Tuning = 9,
 }
 
 /// A stream of random numbers: the key of a Threefry whose counter is (image index, position).

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Storage, Value, ValueId};
 use crate::ops::Op;
-use crate::plan::{Limits, Plan, live_nodes};
+use crate::plan::{Plan, live_nodes};
 
 /// Beyond so many segments what crosses between them takes more than what they save.
 const SEGMENTS: usize = 24;
@@ -18,11 +18,11 @@ const SEGMENTS: usize = 24;
 const SMALL: usize = 64;
 
 /// The plan of `graph` with the least arithmetic whose memory, as `bytes` counts it, is at most `limit`;
-/// `whole` is its plan that computes nothing again.
+/// `plan` is how graphs are planned, `whole` its plan that computes nothing again.
 pub(crate) fn plan_within(
     graph: &Graph,
     whole: Plan,
-    limits: &Limits,
+    plan: impl Fn(&Graph) -> Result<Plan>,
     limit: u64,
     bytes: impl Fn(&Plan) -> u64,
 ) -> Result<Plan> {
@@ -35,11 +35,11 @@ pub(crate) fn plan_within(
     for segments in 2..=SEGMENTS.min(forward.crossings.len() + 1) {
         let cuts = forward.cuts(segments);
         for chosen in 1..=cuts.len() {
-            let plan = Plan::new(&forward.recomputing(&cuts[..chosen]), limits)?;
-            let taken = bytes(&plan);
+            let found = plan(&forward.recomputing(&cuts[..chosen]))?;
+            let taken = bytes(&found);
             least = least.min(taken);
-            if taken <= limit && best.as_ref().is_none_or(|b| plan.flops < b.flops) {
-                best = Some(plan);
+            if taken <= limit && best.as_ref().is_none_or(|b| found.flops < b.flops) {
+                best = Some(found);
             }
         }
     }
@@ -225,6 +225,7 @@ mod tests {
     use crate::loss::Loss;
     use crate::ops::{Add, Copy, Fill};
     use crate::optim::{Optimizer, OptimizerConfig};
+    use crate::plan::Limits;
     use crate::random::{Purpose, Stream};
     use crate::session::{ModelGraph, Session};
     use crate::shape::{Shape, Tensor};
@@ -276,8 +277,14 @@ mod tests {
                     let whole = Plan::new(&graph, &Limits::HOST).expect("it fits");
                     let flops = whole.flops;
                     let statistics = nodes_of(&whole, "RunningStatistics");
-                    let plan =
-                        plan_within(&graph, whole, &Limits::HOST, limit, Plan::temporary_bytes).expect(arch);
+                    let plan = plan_within(
+                        &graph,
+                        whole,
+                        |g| Plan::new(g, &Limits::HOST),
+                        limit,
+                        Plan::temporary_bytes,
+                    )
+                    .expect(arch);
                     assert!(plan.temporary_bytes() <= limit, "{arch}");
                     assert!(plan.flops > flops, "{arch}: nothing was computed again");
                     assert!((plan.flops as f64) < 1.4 * flops as f64, "{arch}: more than one forward pass");
@@ -351,7 +358,8 @@ mod tests {
         let mut m = session.graph(IMAGES);
         m.input_gradient(Loss::CrossEntropy).expect("it fits");
         let whole = Plan::new(&m.graph, &Limits::HOST).expect("it fits");
-        let found = plan_within(&m.graph, whole, &Limits::HOST, 1000, Plan::temporary_bytes);
+        let found =
+            plan_within(&m.graph, whole, |g| Plan::new(g, &Limits::HOST), 1000, Plan::temporary_bytes);
         let message = found.expect_err("a kilobyte is not enough").to_string();
         assert!(message.contains("--memory-limit") && message.contains("MiB"), "{message}");
     }

@@ -12,7 +12,7 @@ use crate::ops::{Add, AvgPool, BatchNorm, Conv2d, MaxPool, Norm, Op, Relu, Windo
 use crate::optim::{Optimizer, OptimizerConfig};
 use crate::random::{Purpose, Stream};
 use crate::session::{Images, Session};
-use crate::shape::{Shape, Tensor};
+use crate::shape::{Shape, Tensor, relative_difference};
 
 /// Rounding differs between devices: sums are taken in another order, and a GPU fuses
 /// multiply-adds. This part of the largest value covers that, and no wrong kernel.
@@ -35,13 +35,7 @@ impl Check {
     }
 
     fn compare(name: &'static str, found: &[f32], expected: &[f32]) -> Self {
-        let finite = found.iter().chain(expected).all(|v| v.is_finite());
-        let largest = expected.iter().fold(0.0f32, |a, v| a.max(v.abs()));
-        let difference = match finite && found.len() == expected.len() && largest > 0.0 {
-            true => found.iter().zip(expected).fold(0.0f32, |a, (f, e)| a.max((f - e).abs())) / largest,
-            false => f32::INFINITY,
-        };
-        Self { name, difference }
+        Self { name, difference: relative_difference(found, expected) }
     }
 }
 

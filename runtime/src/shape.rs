@@ -58,6 +58,12 @@ impl Shape {
         self.0[1] * self.0[2] * self.0[3]
     }
 
+    /// The same for another batch.
+    pub(crate) const fn with_batch(&self, batch: usize) -> Self {
+        let [_, height, width, channels] = self.0;
+        Self([batch, height, width, channels])
+    }
+
     /// Number of elements, or `None` when it, or its size in bytes as f32, overflows.
     pub fn checked_len(&self) -> Option<usize> {
         let len = self.0.iter().try_fold(1usize, |a, &d| a.checked_mul(d))?;
@@ -70,6 +76,17 @@ impl std::fmt::Debug for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [a, b, c, d] = self.0;
         write!(f, "{a}x{b}x{c}x{d}")
+    }
+}
+
+/// The largest difference, as a part of the largest value expected; infinite when there is none, or a value is
+/// not finite.
+pub(crate) fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
+    let finite = found.iter().chain(expected).all(|v| v.is_finite());
+    let largest = expected.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+    match finite && found.len() == expected.len() && largest > 0.0 {
+        true => found.iter().zip(expected).fold(0.0f32, |a, (f, e)| a.max((f - e).abs())) / largest,
+        false => f32::INFINITY,
     }
 }
 

@@ -1,6 +1,8 @@
 //! One operation, alone in a graph.
 
-use adamant::{Device, Graph, Plan, Shape, Tensor, Variable};
+use std::collections::BTreeSet;
+
+use adamant::{Choices, Device, Graph, Limits, Plan, Shape, Tensor, Variable};
 
 use crate::cases::Case;
 use crate::compare::{Failures, compare};
@@ -94,19 +96,41 @@ pub fn check_twins(cases: &[Case]) {
     failures.report();
 }
 
+/// Every kernel that the device could take has to compute what the CPU twin does.
 fn twins_agree(case: &Case, gpu: &mut Device, cpu: &mut Device) -> Result<(), String> {
     let expected = run(case, cpu)?;
-    let found = run(case, gpu)?;
     if expected.is_empty() {
         return Err("the operation writes nothing".into());
     }
-    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        compare(&found.data, &expected.data, case.tolerance).map_err(|e| format!("output {i}: {e}"))?;
+    for kernel in kernels(case, &gpu.limits()).map_err(|e| e.to_string())? {
+        gpu.choose(Choices::always(kernel));
+        let found = run(case, gpu)?;
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            compare(&found.data, &expected.data, case.tolerance)
+                .map_err(|e| format!("{kernel}, output {i}: {e}"))?;
+        }
     }
+    gpu.choose(Choices::default());
     Ok(())
 }
 
 /// The plan of a case under `limits`.
-pub fn plan(case: &Case, limits: &adamant::Limits) -> adamant::Result<Plan> {
+pub fn plan(case: &Case, limits: &Limits) -> adamant::Result<Plan> {
     Plan::new(&single(case, &mut Device::cpu())?.graph, limits)
+}
+
+/// The plans of a case under `limits`, one for each kernel that could be taken.
+pub fn plans(case: &Case, limits: &Limits) -> adamant::Result<Vec<Plan>> {
+    let graph = single(case, &mut Device::cpu())?.graph;
+    let names = kernels(case, limits)?;
+    names.into_iter().map(|name| Plan::with(&graph, limits, &Choices::always(name))).collect()
+}
+
+/// The kernels that a case could be computed by; those of ways that consist of several are called by their
+/// first.
+fn kernels(case: &Case, limits: &Limits) -> adamant::Result<BTreeSet<&'static str>> {
+    let shapes = |operands: &[adamant::Operand]| operands.iter().map(|o| o.shape).collect::<Vec<_>>();
+    let step = plan(case, limits)?.steps.remove(0);
+    let launches = case.op.launches(&shapes(&step.inputs), &shapes(&step.outputs), limits);
+    Ok(launches.iter().map(|launch| launch.dispatches[0].kernel.name).collect())
 }

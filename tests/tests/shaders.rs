@@ -6,7 +6,7 @@ use adamant::op::{Argument, Dispatch, Kernel};
 use adamant::{Limits, Step};
 use adamant_tests::Failures;
 use adamant_tests::cases;
-use adamant_tests::run::plan;
+use adamant_tests::run::plans;
 use naga::valid::Capabilities;
 use naga::{AddressSpace, Binding, ResourceBinding, ScalarKind, StorageAccess, TypeInner};
 
@@ -18,8 +18,9 @@ fn steps() -> Vec<(String, Step)> {
     let mut steps = Vec::new();
     for limits in DEVICES {
         for case in cases::all() {
-            let plan = plan(&case, &limits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-            steps.extend(plan.steps.into_iter().map(|step| (case.name.clone(), step)));
+            for plan in plans(&case, &limits).unwrap_or_else(|e| panic!("{}: {e}", case.name)) {
+                steps.extend(plan.steps.into_iter().map(|step| (case.name.clone(), step)));
+            }
         }
     }
     steps
@@ -184,8 +185,9 @@ fn bindings_match_arguments() {
 fn the_minimum_needs_no_subgroups() {
     let mut failures = Failures::new();
     for case in cases::all() {
-        let plan = plan(&case, &Limits::WEBGPU).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-        for kernel in plan.steps.iter().flat_map(|s| &s.launch.dispatches).map(|d| d.kernel) {
+        let plans = plans(&case, &Limits::WEBGPU).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let steps = plans.iter().flat_map(|plan| &plan.steps);
+        for kernel in steps.flat_map(|s| &s.launch.dispatches).map(|d| d.kernel) {
             let plain = capabilities(&kernel).is_empty();
             let result = if plain { Ok(()) } else { Err(format!("launches {}", kernel.name)) };
             failures.check(&case.name, result);

@@ -89,6 +89,25 @@ pub struct DeviceArgs {
     /// kept, and `--batch auto` takes fewer images
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory_limit: Option<u64>,
+    /// Measure which GPU kernels are the fastest, in the first seconds on an adapter, and keep that;
+    /// auto does so on hardware
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        env = "ADAMANT_TUNE",
+        hide_env_values = true
+    )]
+    pub tune: Tune,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Tune {
+    #[default]
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Args, Clone)]

@@ -1,11 +1,14 @@
 //! `adamant devices`: what there is to compute on, and whether it computes right.
 
+use std::collections::BTreeMap;
+
 use adamant::{AdapterInfo, Check, Device, DeviceChoice, adapters, self_test};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::DevicesArgs;
+use crate::measure::measured_kernels;
 use crate::output::{self, wrap};
 use crate::progress::Console;
 
@@ -39,6 +42,9 @@ struct Adapter {
     max_binding_bytes: u64,
     storage_buffers: u32,
     workgroup_threads: u32,
+    /// How often each kernel was measured to be the fastest for an operation, by name; empty where nothing
+    /// has been measured.
+    kernels: BTreeMap<String, usize>,
     tests: Vec<Test>,
     /// Why the tests could not run.
     error: Option<String>,
@@ -74,7 +80,12 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
 }
 
 fn examine(index: usize, info: AdapterInfo) -> Adapter {
-    let result = Device::open(&DeviceChoice::Named(index.to_string())).and_then(self_test);
+    let open = || Device::open(&DeviceChoice::Named(index.to_string()));
+    let kernels = open().map(|mut device| {
+        device.tune(measured_kernels().as_deref(), Box::new(|_| ()));
+        device.choices().counts().into_iter().map(|(kernel, count)| (kernel.to_owned(), count)).collect()
+    });
+    let result = open().and_then(self_test);
     let error = result.as_ref().err().map(ToString::to_string);
     let tests = result.unwrap_or_default().iter().map(Test::from).collect();
     let AdapterInfo { name, backend, driver, kind, software, limits } = info;
@@ -88,6 +99,7 @@ fn examine(index: usize, info: AdapterInfo) -> Adapter {
         max_binding_bytes: limits.storage_binding,
         storage_buffers: limits.storage_buffers,
         workgroup_threads: limits.workgroup_threads,
+        kernels: kernels.unwrap_or_default(),
         tests,
         error,
     }
@@ -118,6 +130,12 @@ fn text(devices: &Devices) -> String {
             a.storage_buffers,
             a.workgroup_threads
         );
+        if !a.kernels.is_empty() {
+            let counts = a.kernels.iter().map(|(kernel, count)| format!("{kernel} {count}"));
+            let total: usize = a.kernels.values().sum();
+            let counts = counts.collect::<Vec<_>>().join(", ");
+            text += &format!("   fastest kernels, as measured for {total} operations: {counts}\n");
+        }
         match &a.error {
             Some(error) => text += &format!("   self-test FAILED: {error}\n"),
             None => text += "   self-test, largest difference from the CPU executor:\n",

@@ -1,33 +1,55 @@
 //! Evaluating with a progress bar, and the table of what was found.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use adamant::{
     AttackResult, AttackSpec, Dataset, Device, DeviceChoice, EvaluateOptions, EvaluateProgress,
-    EvaluationReport, EvaluationState, Observer, Order, Session, evaluate_transfer, evaluate_with, wilson,
+    EvaluationReport, EvaluationState, Observer, Order, Session, Tell, evaluate_transfer, evaluate_with,
+    wilson,
 };
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 
-use crate::args::{BallArgs, DeviceArgs, ImagesArgs};
+use crate::args::{BallArgs, DeviceArgs, ImagesArgs, Tune};
 use crate::evaluation::{Evaluation, Settings};
 use crate::model::Loaded;
 use crate::output::{count, duration, percent, pixels};
 use crate::progress::{Console, stop_on_interrupt};
 use crate::resume::StateFile;
 
-/// Opens a device.
+/// Opens a device, without a word.
 pub fn open_silently(args: &DeviceArgs) -> Result<Device> {
+    open(args, Box::new(|_| ()))
+}
+
+fn open(args: &DeviceArgs, tell: Tell) -> Result<Device> {
     let mut device = Device::open(&args.device)?;
     if let Some(bytes) = args.memory_limit {
         device.limit_memory(bytes);
     }
+    let tunes = match args.tune {
+        Tune::Auto => !device.limits().software,
+        Tune::On => true,
+        Tune::Off => false,
+    };
+    if tunes {
+        device.tune(measured_kernels().as_deref(), tell);
+    }
     Ok(device)
+}
+
+/// The folder in which measured kernels are kept; none where the user has no home.
+pub fn measured_kernels() -> Option<PathBuf> {
+    use etcetera::BaseStrategy;
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(strategy.cache_dir().join("adamant"))
 }
 
 /// Opens a device, and says which one it is.
 pub fn open_device(args: &DeviceArgs, console: &Console) -> Result<Device> {
-    let device = open_silently(args)?;
+    let listener = console.clone();
+    let device = open(args, Box::new(move |text| listener.line(text)))?;
     let why = match args.device {
         DeviceChoice::Auto if device.is_cpu() => "; there is no hardware GPU",
         _ => "",

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output::wrap;
 
 /// What the user wants to see besides results.
+#[derive(Clone)]
 pub struct Console {
     quiet: bool,
     verbose: bool,

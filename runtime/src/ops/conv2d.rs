@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::conv2d_fused::FusedConv2d;
-use super::launch::{Launch, params};
+use super::launch::{Kernel, Launch, params};
 use super::{Operation, View, ViewMut, window_size};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -111,6 +111,34 @@ pub(super) fn lanes8(conv: &Conv2d, w: Shape, shared: usize, limits: &Limits) ->
     limits.subgroup_lanes == Some(8) && channels_by_four(conv, w) && shared.is_multiple_of(16)
 }
 
+/// A kernel that computes a product of matrices in blocks that lie in workgroup memory.
+pub(super) struct Block {
+    pub kernel: Kernel,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+impl Block {
+    /// Workgroups for a result of this size.
+    pub const fn workgroups(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
+    }
+}
+
+/// Whether blocks are worth a try before anything has been measured: not on a processor, where a barrier is
+/// as slow as hundreds of multiplications, nor where they leave most of a GPU idle.
+pub(super) const fn blocks_first(workgroups: usize, limits: &Limits) -> bool {
+    const BUSY: usize = 64;
+    !limits.software && workgroups >= BUSY
+}
+
+/// The blocks that waste the fewest columns first, and of those the widest.
+pub(super) fn by_fit(blocks: &[Block], columns: usize) -> Vec<&Block> {
+    let mut blocks: Vec<&Block> = blocks.iter().collect();
+    blocks.sort_by_key(|b| (columns.next_multiple_of(b.columns), std::cmp::Reverse(b.columns)));
+    blocks
+}
+
 /// Threads for `count` rounded up to whole workgroups.
 pub(super) fn whole_workgroups(count: usize) -> usize {
     count.next_multiple_of(64)
@@ -139,8 +167,8 @@ impl Operation for Conv2d {
         FusedConv2d::plain(*self, inputs.len() == 3).launch(inputs, outputs)
     }
 
-    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        FusedConv2d::plain(*self, inputs.len() == 3).launch_on(inputs, outputs, limits)
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        FusedConv2d::plain(*self, inputs.len() == 3).launches(inputs, outputs, limits)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, channels_by_four, whole_workgroups};
+use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
 use super::direct::{Epilogue, Pass};
 use super::launch::{Argument, Kernel, Launch};
 use super::{Operation, View, ViewMut, same};
@@ -61,6 +61,28 @@ const LANES8_THIN: Kernel =
     kernel!("conv2d_lanes8_thin", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8_THIN);
 const LANES8_NARROW: Kernel = kernel!("conv2d_lanes8_narrow", CONV_EPILOGUE_BY_ONE, CONV2D_LANES8_NARROW);
 
+const fn block(rows: usize, columns: usize, kernel: Kernel) -> Block {
+    Block { kernel, rows, columns }
+}
+
+const BLOCKS: [Block; 3] = [
+    block(
+        64,
+        64,
+        kernel!("conv2d_block_64x64", CONV_EPILOGUE_BY_FOUR, BLOCK_64X64, CONV_BLOCK, CONV2D_BLOCK),
+    ),
+    block(
+        128,
+        32,
+        kernel!("conv2d_block_128x32", CONV_EPILOGUE_BY_FOUR, BLOCK_128X32, CONV_BLOCK, CONV2D_BLOCK),
+    ),
+    block(
+        256,
+        16,
+        kernel!("conv2d_block_256x16", CONV_EPILOGUE_BY_FOUR, BLOCK_256X16, CONV_BLOCK, CONV2D_BLOCK),
+    ),
+];
+
 /// The inputs of a fused convolution by name.
 struct Inputs<T> {
     x: T,
@@ -103,6 +125,29 @@ impl FusedConv2d {
 }
 
 impl FusedConv2d {
+    /// The kernel for subgroups of eight lanes, and its threads, where there are such and it applies.
+    fn lanes8(&self, w: Shape, y: Shape, limits: &Limits) -> Option<(Kernel, usize)> {
+        let [_, width, ins, outs] = w.0;
+        if limits.subgroup_lanes != Some(8) || self.conv.groups != 1 {
+            return None;
+        }
+        let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
+        // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
+        let shared_taps = width == 3 && self.conv.stride[1] == self.conv.dilation[1];
+        if outs.is_multiple_of(16) {
+            let kernel = match ins.is_multiple_of(4) {
+                true if shared_taps => LANES8_ROW3,
+                true => LANES8,
+                false => LANES8_THIN,
+            };
+            Some((kernel, whole_workgroups(strips(4)) * outs / 16))
+        } else if outs <= 4 && ins.is_multiple_of(4) {
+            Some((LANES8_NARROW, whole_workgroups(strips(8))))
+        } else {
+            None
+        }
+    }
+
     /// What the CPU twin does.
     fn pass<'a>(&self, inputs: &[View<'a>], y: Shape) -> Pass<'a> {
         let Inputs { x, w, bias, residual, mask } =
@@ -156,30 +201,26 @@ impl Operation for FusedConv2d {
         }
     }
 
-    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        let mut launch = self.launch(inputs, outputs);
-        let ([_, width, ins, outs], y) = (inputs[1].0, outputs[0]);
-        if limits.subgroup_lanes != Some(8) || self.conv.groups != 1 {
-            return launch;
-        }
-        let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
-        // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
-        let shared_taps = width == 3 && self.conv.stride[1] == self.conv.dilation[1];
-        let (kernel, threads) = if outs.is_multiple_of(16) {
-            let kernel = match ins.is_multiple_of(4) {
-                true if shared_taps => LANES8_ROW3,
-                true => LANES8,
-                false => LANES8_THIN,
-            };
-            (kernel, whole_workgroups(strips(4)) * outs / 16)
-        } else if outs <= 4 && ins.is_multiple_of(4) {
-            (LANES8_NARROW, whole_workgroups(strips(8)))
-        } else {
-            return launch;
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        let plain = self.launch(inputs, outputs);
+        let by = |kernel: Kernel, threads: usize| {
+            let mut launch = plain.clone();
+            launch.dispatches[0].kernel = kernel;
+            launch.dispatches[0].threads = threads as u64;
+            launch
         };
-        launch.dispatches[0].kernel = kernel;
-        launch.dispatches[0].threads = threads as u64;
-        launch
+        let mut launches = Vec::new();
+        launches
+            .extend(self.lanes8(inputs[1], outputs[0], limits).map(|(kernel, threads)| by(kernel, threads)));
+        launches.push(plain.clone());
+        if channels_by_four(&self.conv, inputs[1]) {
+            let (pixels, filters) = (outputs[0].len() / outputs[0].channels(), outputs[0].channels());
+            let workgroups = |block: &Block| block.workgroups(pixels, filters);
+            let blocks = by_fit(&BLOCKS, filters);
+            let at = if blocks_first(workgroups(blocks[0]), limits) { 0 } else { launches.len() };
+            launches.splice(at..at, blocks.into_iter().map(|b| by(b.kernel, workgroups(b) * 64)));
+        }
+        launches
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -72,17 +72,19 @@ impl Operation for Conv2dGradInput {
         }
     }
 
-    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        let mut launch = self.launch(inputs, outputs);
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        let plain = self.launch(inputs, outputs);
         let x = outputs[0];
-        if lanes8(&self.conv, inputs[1], x.channels(), limits) {
-            let [stride_h, stride_w] = self.conv.stride;
-            let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
-            let blocks = stride_h * stride_w * x.channels() / 16;
-            launch.dispatches[0].kernel = LANES8;
-            launch.dispatches[0].threads = (whole_workgroups(strips) * blocks) as u64;
+        if !lanes8(&self.conv, inputs[1], x.channels(), limits) {
+            return vec![plain];
         }
-        launch
+        let [stride_h, stride_w] = self.conv.stride;
+        let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
+        let blocks = stride_h * stride_w * x.channels() / 16;
+        let mut launch = plain.clone();
+        launch.dispatches[0].kernel = LANES8;
+        launch.dispatches[0].threads = (whole_workgroups(strips) * blocks) as u64;
+        vec![launch, plain]
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

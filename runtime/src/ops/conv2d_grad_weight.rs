@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8};
+use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, lanes8};
 use super::direct_weight;
 use super::launch::{Argument, Kernel, Launch};
 use super::reduce::add_parts;
@@ -48,31 +48,74 @@ const LANES8: Kernel = Kernel {
     workgroup: 64,
 };
 
+macro_rules! block {
+    ($rows:literal, $columns:literal, $name:literal, $size:ident) => {
+        Block {
+            rows: $rows,
+            columns: $columns,
+            kernel: Kernel {
+                name: $name,
+                sources: &[
+                    adamant_shaders::CONV_PARAMS,
+                    adamant_shaders::$size,
+                    adamant_shaders::CONV_BLOCK,
+                    adamant_shaders::CONV2D_GRAD_WEIGHT_BLOCK,
+                ],
+                workgroup: 64,
+            },
+        }
+    };
+}
+
+const BLOCKS: [Block; 3] = [
+    block!(64, 64, "conv2d_grad_weight_block_64x64", BLOCK_64X64),
+    block!(128, 32, "conv2d_grad_weight_block_128x32", BLOCK_128X32),
+    block!(256, 16, "conv2d_grad_weight_block_256x16", BLOCK_256X16),
+];
+
 impl Conv2dGradWeight {
     /// The sum in parts by `kernel`, whose threads make `tiles` pieces of the weight, and then the
     /// sum of the parts.
     fn in_parts(&self, kernel: Kernel, tiles: usize, x: Shape, dy: Shape) -> Launch {
         /// Threads that keep a large GPU busy.
         const THREADS: usize = 16 * 1024;
+        let rows = dy.batch() * dy.height();
+        let parts = self.parts(THREADS.div_ceil(tiles), dy).min(rows);
+        self.sum_of(parts, kernel, tiles * parts, x, dy)
+    }
+
+    /// The same by a kernel whose workgroups make blocks of the weight.
+    fn in_blocks(&self, block: &Block, x: Shape, dy: Shape) -> Launch {
+        /// Workgroups that keep a large GPU busy.
+        const WORKGROUPS: usize = 512;
+        /// Fewer pixels than this are not worth a part of their own.
+        const PIXELS: usize = 64;
+        let w = self.weight;
+        let blocks = block.workgroups(w.0[0] * w.0[1] * w.0[2], w.channels());
+        let pixels = dy.len() / dy.channels();
+        let parts = self.parts(WORKGROUPS.div_ceil(blocks).min(pixels.div_ceil(PIXELS)), dy);
+        self.sum_of(parts, block.kernel, blocks * parts * 64, x, dy)
+    }
+
+    /// `wanted` parts, or as many more as a thread needs that may not add up all pixels, as far as they fit.
+    fn parts(&self, wanted: usize, dy: Shape) -> usize {
         /// Pixels that a thread adds up: llvmpipe leaves a loop, without a word, after 65,535 rounds
         /// of all loops of a thread together, and a tile takes up to twelve for a pixel.
         const PIXELS: usize = 4 * 1024;
         /// Elements of partial results: 32 MiB.
         const PARTIAL: usize = 8 << 20;
-        let w = self.weight;
-        let rows = dy.batch() * dy.height();
-        let needed = THREADS.div_ceil(tiles).max((rows * dy.width()).div_ceil(PIXELS));
-        let parts = needed.min(PARTIAL / w.len()).clamp(1, rows);
+        let needed = (dy.len() / dy.channels()).div_ceil(PIXELS);
+        wanted.max(needed).min(PARTIAL / self.weight.len()).max(1)
+    }
+
+    fn sum_of(&self, parts: usize, kernel: Kernel, threads: usize, x: Shape, dy: Shape) -> Launch {
+        let len = self.weight.len();
         let mut launch = Launch::default();
-        let partial = launch.scratch(parts * w.len());
-        let parameters = ConvParams::new(&self.conv, x, w, dy, parts as u32);
-        launch = launch.then(
-            kernel,
-            &[Argument::Input(0), Argument::Input(1), partial],
-            &parameters,
-            tiles * parts,
-        );
-        add_parts(launch, partial, Argument::Output(0), parts, w.len(), 0, w.len(), 1.0)
+        let partial = launch.scratch(parts * len);
+        let parameters = ConvParams::new(&self.conv, x, self.weight, dy, parts as u32);
+        launch =
+            launch.then(kernel, &[Argument::Input(0), Argument::Input(1), partial], &parameters, threads);
+        add_parts(launch, partial, Argument::Output(0), parts, len, 0, len, 1.0)
     }
 }
 
@@ -93,14 +136,20 @@ impl Operation for Conv2dGradWeight {
         }
     }
 
-    fn launch_on(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Launch {
-        let w = outputs[0];
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
+        let mut launches = Vec::new();
         if lanes8(&self.conv, w, w.channels(), limits) {
             let tiles = (w.0[0] * w.0[1] * w.0[2] / 4).next_multiple_of(8) * w.channels() / 16;
-            self.in_parts(LANES8, tiles, inputs[0], inputs[1])
-        } else {
-            self.launch(inputs, outputs)
+            launches.push(self.in_parts(LANES8, tiles, x, dy));
         }
+        launches.push(self.launch(inputs, outputs));
+        if channels_by_four(&self.conv, w) {
+            let at = if blocks_first(usize::MAX, limits) { 0 } else { launches.len() };
+            let blocks = by_fit(&BLOCKS, w.channels());
+            launches.splice(at..at, blocks.into_iter().map(|block| self.in_blocks(block, x, dy)));
+        }
+        launches
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

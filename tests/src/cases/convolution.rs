@@ -137,6 +137,12 @@ pub const GEOMETRIES: &[Geometry] = &[
         .pads([3; 4]),
     Geometry::new("5 to 32 channels, asymmetric", [1, 6, 7, 5], [3, 2, 5, 32]).pads([1, 0, 2, 1]),
     Geometry::new("one to 16 channels", [2, 9, 10, 1], [5, 5, 1, 16]),
+    // More than one block of every size, none of them full.
+    Geometry::new("12 to 68 channels, 299 pixels", [1, 13, 23, 12], [3, 3, 12, 68]).pads([1; 4]),
+    Geometry::new("20 to 36 channels, 1x1, 270 pixels", [3, 9, 10, 20], [1, 1, 20, 36]),
+    Geometry::new("32 to 72 channels, stride 2, one pixel an image", [70, 2, 2, 32], [3, 3, 32, 72])
+        .stride([2, 2])
+        .pads([1; 4]),
     Geometry::new("16 to 3 channels, width 13", [2, 5, 13, 16], [3, 3, 16, 3]).pads([1; 4]),
     Geometry::new("8 to 2 channels, 5x3, stride 2", [2, 9, 11, 8], [5, 3, 8, 2])
         .stride([2, 2])

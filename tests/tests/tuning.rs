@@ -1,0 +1,64 @@
+//! Kernels that were measured on an adapter are checked, kept, and used from then on.
+
+use std::sync::{Arc, Mutex};
+
+use adamant::op::{Conv2d, Conv2dGradWeight, Op};
+use adamant::{Device, Graph, Shape};
+use adamant_tests::gpu::gpu;
+
+const CONV: Conv2d = Conv2d { pads: [1; 4], ..Conv2d::LINEAR };
+const X: Shape = Shape([3, 6, 7, 16]);
+const W: Shape = Shape([3, 3, 16, 32]);
+const Y: Shape = Shape([3, 6, 7, 32]);
+
+/// A device that measures, with what it says.
+fn tuned(folder: &std::path::Path) -> (Device, Arc<Mutex<Vec<String>>>) {
+    let (mut device, said) = (gpu(), Arc::<Mutex<Vec<String>>>::default());
+    let listener = Arc::clone(&said);
+    device.tune(
+        Some(folder),
+        Box::new(move |text| listener.lock().expect("nobody panics").push(text.to_owned())),
+    );
+    (device, said)
+}
+
+/// A convolution and its weight gradient; returns what they compute.
+fn run(device: &mut Device) -> Vec<f32> {
+    let mut graph = Graph::new();
+    let values = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
+    let [x, w] = [X, W].map(|s| {
+        let variable = device.variable_from(&values(s.len())).expect("it fits");
+        graph.variable(variable, s)
+    });
+    let [y, dw] = [Y, W].map(|s| (device.variable(s.len()).expect("it fits"), s));
+    let outputs = [y, dw].map(|(variable, s)| graph.variable(variable, s));
+    graph.update(Op::Conv2d(CONV), &[x, w], &outputs[..1]).expect("shapes fit");
+    let gradient = Op::Conv2dGradWeight(Conv2dGradWeight { conv: CONV, weight: W });
+    graph.update(gradient, &[x, outputs[0]], &outputs[1..]).expect("shapes fit");
+    let mut program = device.compile(&graph).expect("it compiles");
+    device.run(&mut program).expect("it runs");
+    let mut found = device.read(y.0).expect("it is read");
+    found.extend(device.read(dw.0).expect("it is read"));
+    found
+}
+
+#[test]
+fn what_was_measured_is_used_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut device, said) = tuned(folder.path());
+    let found = run(&mut device);
+    let expected = run(&mut Device::cpu());
+    adamant_tests::compare(&found, &expected, adamant_tests::Tolerance::Approximate)
+        .expect("kernels are checked");
+    let first = std::mem::take(&mut *said.lock().expect("nobody panics"));
+    assert!(first[0].contains("measuring kernels for 2 operations"), "{first:?}");
+    let counts = device.choices().counts();
+    assert_eq!(counts.values().sum::<usize>(), 2, "{counts:?}");
+    assert!(counts.keys().any(|k| k.starts_with("conv2d_grad_weight")), "{counts:?}");
+
+    // Another program does not measure again, and computes the same bits.
+    let (mut again, said) = tuned(folder.path());
+    assert_eq!(run(&mut again), found);
+    assert_eq!(*said.lock().expect("nobody panics"), Vec::<String>::new());
+    assert_eq!(again.choices().counts(), counts);
+}
