@@ -19,6 +19,7 @@ fn main() -> anyhow::Result<()> {
     let options = TrainerOptions {
         seed: 0,
         train: digits.subset(0..1000),
+        extra: None,
         validation: Some(digits.subset(1000..1200)),
         stop: &stop,
     };

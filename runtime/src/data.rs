@@ -23,7 +23,7 @@ pub use augment::Augment;
 pub(crate) use augment::Placement;
 pub use cifar_c::PublishedCorruptions;
 pub use folder::load_image;
-pub use loader::{Batch, Loader, LoaderOptions};
+pub use loader::{Batch, Extra, Loader, LoaderOptions};
 pub use open::{OpenOptions, Split};
 
 use crate::error::{Error, Result};
@@ -131,13 +131,56 @@ impl Dataset {
 
     /// A hash of these images and their labels.
     pub fn blake3(&self) -> String {
-        let len = self.shape.iter().product::<usize>();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.pixels[self.range.start * len..self.range.end * len]);
+        hasher.update(self.all_bytes());
         self.labels().iter().for_each(|label| {
             hasher.update(&label.to_le_bytes());
         });
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// These images and then those of `other`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when their images or their classes are of another kind.
+    pub fn join(&self, other: &Self) -> Result<Self> {
+        let kind = |d: &Self| format!("{} in {} classes", dimensions(d.shape), d.class_names.len());
+        if self.shape != other.shape || self.class_names.len() != other.class_names.len() {
+            return Err(Error::Config(format!(
+                "'{}' has images of {}, '{}' of {}",
+                self.name,
+                kind(self),
+                other.name,
+                kind(other)
+            )));
+        }
+        let pixels = [self, other].map(Self::all_bytes).concat();
+        let labels = [self.labels(), other.labels()].concat();
+        let joined = Self::from_pixels(&self.name, self.shape, self.class_names.clone(), pixels, labels)?;
+        Ok(Self { path: self.path.clone(), ..joined })
+    }
+
+    /// The images that `labels` has a label for, with that one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a label has no class name.
+    ///
+    /// # Panics
+    /// When there is not one entry an image.
+    pub fn relabelled(&self, labels: &[Option<u32>], class_names: &[String]) -> Result<Self> {
+        assert_eq!(labels.len(), self.len(), "one entry for each image");
+        let mut pixels = Vec::new();
+        for (i, _) in labels.iter().enumerate().filter(|(_, label)| label.is_some()) {
+            pixels.extend_from_slice(self.bytes(i));
+        }
+        let labels = labels.iter().copied().flatten().collect();
+        let kept = Self::from_pixels(&self.name, self.shape, class_names.to_vec(), pixels, labels)?;
+        Ok(Self { path: self.path.clone(), ..kept })
+    }
+
+    fn all_bytes(&self) -> &[u8] {
+        let len = self.shape.iter().product::<usize>();
+        &self.pixels[self.range.start * len..self.range.end * len]
     }
 
     /// The first `count` images in file order, or all when there are fewer.

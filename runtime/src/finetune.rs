@@ -18,6 +18,7 @@ mod mma;
 mod n_fgsm;
 mod partner;
 mod presets;
+mod pseudo;
 mod radii;
 mod recipe;
 mod run;
@@ -33,6 +34,7 @@ pub use epsilon::{EpsilonConfig, EpsilonPolicy, IaatRule};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
 pub use loss::{BatchLoss, LossConfig, LossKind, Term};
 pub use presets::{PRESETS, Preset};
+pub use pseudo::pseudo_labels;
 pub use recipe::{
     Augmentation, BatchNormConfig, BatchNormTraining, DataConfig, Recipe, SelectionConfig, SelectionKind,
 };

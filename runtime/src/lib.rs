@@ -88,8 +88,8 @@ pub use classifier::{Classifier, Guess, Picture, probabilities};
 pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
 #[cfg(feature = "data")]
 pub use data::{
-    Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split, check_fit,
-    load_image,
+    Augment, Batch, Dataset, Extra, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split,
+    check_fit, load_image,
 };
 #[cfg(feature = "gpu")]
 pub use device::Tell;

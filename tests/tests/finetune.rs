@@ -40,7 +40,7 @@ fn recipe(name: &str, settings: &[&str]) -> Recipe {
 
 fn trainer(recipe: &Recipe) -> Trainer<'static> {
     let session = Session::new(Device::cpu(), &model(), BATCH).expect("it fits");
-    let options = TrainerOptions { seed: 1, train: data(), validation: None, stop: &RUNNING };
+    let options = TrainerOptions { seed: 1, train: data(), extra: None, validation: None, stop: &RUNNING };
     Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
 }
 
@@ -270,7 +270,8 @@ fn the_guard_undoes_an_epoch() {
     let train = Dataset::from_pixels("one class", SHAPE, names, pixels, vec![0; IMAGES]).expect("they fit");
     let begin = || {
         let session = Session::new(Device::cpu(), &model(), BATCH).expect("it fits");
-        let options = TrainerOptions { seed: 1, train: train.clone(), validation: None, stop: &RUNNING };
+        let options =
+            TrainerOptions { seed: 1, train: train.clone(), extra: None, validation: None, stop: &RUNNING };
         Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
     };
     // A network that gives one answer, whatever it sees.

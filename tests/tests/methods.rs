@@ -70,7 +70,13 @@ fn runs_follow_pytorch() {
             let model = start(&golden);
             let device_of = if device == "cpu" { Device::cpu() } else { gpu() };
             let session = Session::new(device_of, &model, 6).unwrap();
-            let options = TrainerOptions { seed: 0, train: data(&golden), validation: None, stop: &RUNNING };
+            let options = TrainerOptions {
+                seed: 0,
+                train: data(&golden),
+                extra: None,
+                validation: None,
+                stop: &RUNNING,
+            };
             let mut trainer = Trainer::new(session, recipe(preset, settings), options).unwrap();
             while !trainer.is_done() {
                 trainer.epoch(|_| {}).unwrap();

@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::data::Validation;
+use crate::extra::ExtraSpec;
 use crate::model::PreprocessingArgs;
 
 mod evaluation;
@@ -214,6 +215,14 @@ pub struct RunArgs {
     /// none [default: train:500]
     #[arg(long, value_name = "IMAGES")]
     pub validate: Option<Validation>,
+    /// More images to train on, DATA or DATA:FRACTION: that part of every batch [default: half]. An epoch
+    /// counts those of --data only
+    #[arg(long, value_name = "DATA[:FRACTION]")]
+    pub extra: Option<ExtraSpec>,
+    /// Label the extra images by the model that training starts from, and leave out those that it
+    /// is not sure of. A folder of pictures then needs no sub-folders
+    #[arg(long, requires = "extra")]
+    pub pseudo_labels: bool,
     /// Seed of all random numbers [default: 0]
     #[arg(long, value_name = "N", value_parser = seed())]
     pub seed: Option<u64>,
@@ -254,6 +263,8 @@ Examples:
   adamant finetune model.onnx --mean cifar10 --data cifar10:data --out runs/aft
   adamant finetune model.onnx --mean cifar10 --data cifar10:data \\
       --recipe madry --set attack.eps=4/255 --epochs 5 --out runs/eps4
+  adamant finetune model.onnx --data cifar10:data --extra folder:more:0.5 \
+      --pseudo-labels --out runs/more
   adamant finetune model.onnx --data cifar10:data --out runs/aft --resume
 
 RUN then holds config.toml, metrics.jsonl, checkpoint.adamant, best.adamant and

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use adamant::{Dataset, Model, OpenOptions, Split, check_fit};
 use anyhow::Result;
 
+use crate::extra::Share;
 use crate::progress::Console;
 
 /// Opens a split of `spec` for a model, which must fit it.
@@ -17,7 +18,8 @@ pub fn open(
     console: &Console,
 ) -> Result<Dataset> {
     let [channels, height, width] = model.network.input;
-    let options = OpenOptions { size: Some([height, width]), channels: Some(channels), limit };
+    let options =
+        OpenOptions { size: Some([height, width]), channels: Some(channels), limit, unlabelled: false };
     let dataset = Dataset::open(spec, split, &options)?;
     for note in &dataset.notes {
         console.note(&format!("{spec}: {note}"));
@@ -69,6 +71,8 @@ impl FromStr for Validation {
 /// The images to train on and those to validate on; they never overlap.
 pub struct Images {
     pub train: Dataset,
+    /// Which of them are extra ones.
+    pub extra: Option<Share>,
     pub validation: Option<Dataset>,
 }
 
@@ -86,17 +90,17 @@ pub fn open_for_training(
     let all = open(spec, split, limit.map(|n| n.saturating_add(after)), model, console)?;
     let train = all.limit(limit.unwrap_or(usize::MAX));
     match validation {
-        Validation::None => Ok(Images { train, validation: None }),
+        Validation::None => Ok(Images { train, extra: None, validation: None }),
         Validation::Test(n) => {
             console.note(
                 "the best epoch is selected on test images: its accuracy on them is no longer a fair test",
             );
             let test = open(spec, Split::Test, Some(n), model, console)?;
-            Ok(Images { train, validation: Some(test) })
+            Ok(Images { train, extra: None, validation: Some(test) })
         }
         Validation::Train(n) if all.len() - train.len() >= n => {
             let validation = all.subset(train.len()..train.len() + n);
-            Ok(Images { train, validation: Some(validation) })
+            Ok(Images { train, extra: None, validation: Some(validation) })
         }
         Validation::Train(n) => Ok(hold_out(&train, n, console)),
     }
@@ -108,12 +112,12 @@ fn hold_out(images: &Dataset, most: usize, console: &Console) -> Images {
     let kept = images.len() - held;
     if held == 0 {
         console.note("too few images to hold some out: the epochs are not measured");
-        return Images { train: images.clone(), validation: None };
+        return Images { train: images.clone(), extra: None, validation: None };
     }
     console.note(&format!(
         "no images follow those to train on: the last {held} of them are held out to measure each epoch by"
     ));
-    Images { train: images.limit(kept), validation: Some(images.subset(kept..images.len())) }
+    Images { train: images.limit(kept), extra: None, validation: Some(images.subset(kept..images.len())) }
 }
 
 #[cfg(test)]

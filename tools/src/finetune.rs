@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use crate::Outcome;
 use crate::args::{FinetuneArgs, RunArgs, SplitName};
 use crate::data::{Images, open_for_training};
+use crate::extra::{self, Labels};
 use crate::measure::open_device;
 use crate::model::Loaded;
 use crate::output::{self, count};
@@ -67,8 +68,16 @@ pub fn begin(
     let split = args.split.unwrap_or(SplitName::Train);
     let validate = args.validate.unwrap_or_default();
     let Loaded { mut model, name, blake3, provenance, .. } = loaded;
-    let images = open_for_training(&args.data, split.split(), args.limit, validate, &model, console)?;
+    let mut images = open_for_training(&args.data, split.split(), args.limit, validate, &model, console)?;
+    let mut data = describe(&images.train, split.name());
     let device = open_device(&args.device, console)?;
+    let directory = RunDirectory::create(&args.out)?;
+    let mut pseudo_labels = None;
+    if let Some(spec) = &args.extra {
+        let source = if args.pseudo_labels { Labels::of_model(&model, &args.device) } else { Labels::Own };
+        pseudo_labels = extra::add(&mut images, spec, source, &directory, &model, console)?;
+        data += &format!(", and {spec}{}", if args.pseudo_labels { " with pseudo-labels" } else { "" });
+    }
     let settings = Settings {
         run: RunSettings {
             command: command.to_owned(),
@@ -78,6 +87,8 @@ pub fn begin(
             split: split.name().to_owned(),
             limit: args.limit,
             validate: validate.to_string(),
+            extra: args.extra.as_ref().map(ToString::to_string),
+            pseudo_labels,
             seed: args.seed.unwrap_or(0),
             mean: model.preprocessing.mean.clone(),
             std: model.preprocessing.std.clone(),
@@ -89,13 +100,8 @@ pub fn begin(
     if model.labels.is_empty() {
         model.labels.clone_from(&images.train.class_names);
     }
-    let provenance = Provenance {
-        recipe: settings.recipe.to_toml(),
-        data: describe(&images.train, split.name()),
-        ..provenance
-    };
+    let provenance = Provenance { recipe: settings.recipe.to_toml(), data, ..provenance };
     announce(&settings, &images, console);
-    let directory = RunDirectory::create(&args.out)?;
     Ok(Run { directory, settings, model, provenance, images, device, resumed: None })
 }
 
@@ -131,7 +137,12 @@ pub fn resume_from(
     let run = &settings.run;
     let split = if run.split == SplitName::Test.name() { SplitName::Test } else { SplitName::Train };
     let validate = run.validate.parse().map_err(anyhow::Error::msg)?;
-    let images = open_for_training(&run.data, split.split(), run.limit, validate, &model, console)?;
+    let mut images = open_for_training(&run.data, split.split(), run.limit, validate, &model, console)?;
+    if let Some(spec) = &run.extra {
+        let spec = spec.parse().map_err(anyhow::Error::msg)?;
+        let source = run.pseudo_labels.as_deref().map_or(Labels::Own, Labels::Kept);
+        extra::add(&mut images, &spec, source, &directory, &model, console)?;
+    }
     let device = open_device(&args.device, console)?;
     announce(&settings, &images, console);
     Ok(Some(Run { directory, settings, model, provenance, images, device, resumed: Some(state) }))
@@ -142,11 +153,16 @@ fn announce(settings: &Settings, images: &Images, console: &Console) {
         Some(data) => format!(", validated on {}", count(data.len(), "image")),
         None => String::new(),
     };
+    let own = images.extra.map_or(images.train.len(), |share| share.first);
+    let extra = match images.train.len() - own {
+        0 => String::new(),
+        more => format!(" and {}", count(more, "extra one")),
+    };
     console.line(&format!(
-        "{}: {}, {}{validation}",
+        "{}: {}, {}{extra}{validation}",
         settings.recipe.name,
         count(settings.recipe.epochs as usize, "epoch"),
-        count(images.train.len(), "image"),
+        count(own, "image"),
     ));
 }
 

@@ -17,6 +17,7 @@ mod devices;
 mod evaluate;
 mod evaluation;
 mod export;
+mod extra;
 mod finetune;
 mod inspect;
 mod keygen;

@@ -21,6 +21,12 @@ pub struct RunSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     pub validate: String,
+    /// Data and part of every batch, as `--extra` takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<String>,
+    /// BLAKE3 hash of the labels that the start of the run gave the extra images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_labels: Option<String>,
     pub seed: u64,
     pub mean: Vec<f32>,
     pub std: Vec<f32>,
@@ -76,6 +82,11 @@ impl Settings {
             ("--limit", args.limit.map(|n| n.to_string()), limit),
             ("--split", args.split.map(|s| s.name().to_owned()), run.split.clone()),
             ("--validate", args.validate.map(validate), run.validate.clone()),
+            (
+                "--extra",
+                args.extra.as_ref().map(ToString::to_string),
+                run.extra.clone().unwrap_or_else(|| "none".to_owned()),
+            ),
             ("--seed", args.seed.map(|n| n.to_string()), run.seed.to_string()),
         ];
         for (flag, given, started) in given {
@@ -86,6 +97,9 @@ impl Settings {
                     args.out.display()
                 );
             }
+        }
+        if args.pseudo_labels && run.pseudo_labels.is_none() {
+            bail!("--pseudo-labels: the run in {} was started without", args.out.display());
         }
         let changes = recipe_changes(args);
         if recipe.is_some() || !changes.is_empty() {
@@ -129,6 +143,8 @@ mod tests {
                 split: "train".into(),
                 limit: None,
                 validate: "train:500".into(),
+                extra: Some("folder:more:0.5".into()),
+                pseudo_labels: None,
                 seed: i64::MAX as u64,
                 mean: vec![0.5],
                 std: vec![0.25],

@@ -48,7 +48,8 @@ fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
 fn sample(args: &TrainArgs) -> Result<Dataset> {
     let known = architectures().iter().find(|a| a.name == args.arch);
     let [_, height, width] = known.map_or([3, 32, 32], |a| a.input);
-    let options = OpenOptions { size: Some([height, width]), channels: None, limit: Some(1) };
+    let options =
+        OpenOptions { size: Some([height, width]), channels: None, limit: Some(1), unlabelled: false };
     let split = args.run.split.unwrap_or(SplitName::Train);
     Ok(Dataset::open(&args.run.data, split.split(), &options)?)
 }

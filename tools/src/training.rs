@@ -62,6 +62,7 @@ impl Run {
         let options = TrainerOptions {
             seed: settings.run.seed,
             train: images.train,
+            extra: images.extra.map(|share| share.of_batch(recipe.data.batch)).transpose()?,
             validation: images.validation,
             stop,
         };

@@ -284,12 +284,18 @@ fn a_run_leaves_what_the_contract_says_and_becomes_a_package() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_continues_bit_for_bit() {
-    let (model, data, dir) = (model(), digits(), folder());
-    let (straight, broken) = (path(&dir, "straight"), path(&dir, "broken"));
-    run(0, &finetune(&straight, &data, &model, &["--epochs", "3"]));
+    continues_bit_for_bit(&folder(), &[]);
+}
+
+/// A run with the options `more` in `straight` of the folder, and another in `broken`, interrupted and resumed.
+fn continues_bit_for_bit(dir: &tempfile::TempDir, more: &[&str]) {
+    let (model, data) = (model(), digits());
+    let (straight, broken) = (path(dir, "straight"), path(dir, "broken"));
+    let more = [&["--epochs", "3"], more].concat();
+    run(0, &finetune(&straight, &data, &model, &more));
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_adamant"))
-        .args(finetune(&broken, &data, &model, &["--epochs", "3"]))
+        .args(finetune(&broken, &data, &model, &more))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -311,7 +317,7 @@ fn an_interrupted_run_continues_bit_for_bit() {
         std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
         assert!(message.contains("--resume"), "{message}");
     }
-    run(0, &finetune(&broken, &data, &model, &["--epochs", "3", "--resume"]));
+    run(0, &finetune(&broken, &data, &model, &[&more[..], &["--resume"]].concat()));
     assert_eq!(epochs(&broken), 3);
     let bytes = |run: &str| std::fs::read(Path::new(run).join("checkpoint.adamant")).unwrap();
     assert!(bytes(&straight) == bytes(&broken), "the checkpoints differ");
@@ -476,6 +482,40 @@ fn a_memory_limit_changes_the_cost_and_nothing_else() {
     let out = path(&folder, "none");
     let more = ["--epochs", "1", "--memory-limit", "1MiB"];
     refused(&finetune(&out, &digits, &model, &more), &["memory limit", "1.0 MiB", "--batch"]);
+}
+
+/// Pictures without labels: the model that training starts from gives them, and they are kept for `--resume`.
+#[test]
+fn extra_images_are_labelled_by_the_model_and_resume() {
+    let folder = folder();
+    let (model, digits) = (model(), digits());
+    let pictures = path(&folder, "more");
+    std::fs::create_dir(&pictures).expect("a folder");
+    for i in 0..30 {
+        let name = Path::new(&pictures).join(format!("{i}.png"));
+        // Half of them look like something.
+        let value = if i % 2 == 0 { 0 } else { 200 };
+        let picture = image::GrayImage::from_fn(28, 28, |x, y| {
+            image::Luma([if (12..16).contains(&x) && (4..24).contains(&y) { value } else { 0 }])
+        });
+        picture.save(name).expect("it is written");
+    }
+    let extra = format!("folder:{pictures}:0.25");
+    // The labels of the run that was interrupted do not come from the half-trained model.
+    continues_bit_for_bit(&folder, &["--extra", &extra, "--pseudo-labels"]);
+    let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).expect("it was written");
+    let labels: Vec<Option<u32>> = serde_json::from_str(&read("straight/extra_labels.json")).expect("JSON");
+    assert_eq!(labels.len(), 30);
+    assert_eq!(read("straight/extra_labels.json"), read("broken/extra_labels.json"));
+    let config = read("straight/config.toml");
+    assert!(config.contains("pseudo_labels = \"") && config.contains(":0.25\""), "{config}");
+
+    let straight = path(&folder, "straight");
+    let other = finetune(&straight, &digits, &model, &["--extra", &digits, "--resume"]);
+    refused(&other, &["--extra", "was started with"]);
+    refused(&finetune(&path(&folder, "x"), &digits, &model, &["--pseudo-labels"]), &["--extra"]);
+    let wrong = format!("{pictures}:1.5");
+    refused(&finetune(&path(&folder, "x"), &digits, &model, &["--extra", &wrong]), &["part of a batch"]);
 }
 
 #[test]

@@ -34,8 +34,23 @@ pub(super) fn find(dir: &Path) -> Option<PathBuf> {
 
 /// Decodes the images of `split` below `dir`.
 pub(super) fn open(dir: &Path, split: Split, options: &OpenOptions) -> Result<Dataset> {
+    read(dir, Listing::of(dir, split)?, options)
+}
+
+/// Whether a folder has pictures, and not in classes.
+pub(super) fn is_flat(dir: &Path) -> bool {
+    find(dir).is_none() && images_in(dir).is_ok_and(|(images, _)| !images.is_empty())
+}
+
+/// Decodes the pictures of a folder without classes.
+pub(super) fn open_flat(dir: &Path, options: &OpenOptions) -> Result<Dataset> {
+    let (files, _) = images_in(dir)?;
+    let images = files.into_iter().map(|file| (file, 0)).collect();
+    read(dir, Listing { class_names: vec![String::new()], images, notes: Vec::new() }, options)
+}
+
+fn read(dir: &Path, listing: Listing, options: &OpenOptions) -> Result<Dataset> {
     let channels = check_channels(options.channels.unwrap_or(3))?;
-    let listing = Listing::of(dir, split)?;
     let mut images = listing.images;
     images.truncate(options.limit.unwrap_or(usize::MAX));
 

@@ -23,12 +23,37 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Leave out the last batch when it is not full.
     pub drop_last: bool,
+    /// Where extra images begin, which every batch has a share of.
+    pub extra: Option<Extra>,
+}
+
+/// Images that are not counted by epochs: of each batch a fixed number, however many there are (RST, Carmon et
+/// al., 2019). An epoch is one walk through the others; the walk through these goes on from epoch to epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extra {
+    /// The position of the first of them; all that follow are extra, too.
+    pub first: usize,
+    /// How many of them a full batch has, below [`LoaderOptions::batch`].
+    pub each: usize,
+}
+
+impl Extra {
+    /// A share of every batch, 0 to 1 without both, rounded to whole images.
+    pub fn new(first: usize, fraction: f64, batch: usize) -> Result<Self> {
+        let each = (fraction * batch as f64).round();
+        if !(fraction > 0.0 && fraction < 1.0) || each < 1.0 || each >= batch as f64 {
+            return Err(Error::Config(format!(
+                "extra images as {fraction} of a batch of {batch}: it takes at least one image of each kind"
+            )));
+        }
+        Ok(Self { first, each: each as usize })
+    }
 }
 
 impl Default for LoaderOptions {
     /// Batches of 128 in file order, every image as it is.
     fn default() -> Self {
-        Self { batch: 128, shuffle: None, epoch: 0, augment: None, seed: 0, drop_last: false }
+        Self { batch: 128, shuffle: None, epoch: 0, augment: None, seed: 0, drop_last: false, extra: None }
     }
 }
 
@@ -85,18 +110,14 @@ impl Loader {
         if let Some(augment) = &options.augment {
             augment.check(dataset.shape)?;
         }
-        let count = if options.drop_last {
-            dataset.len() / options.batch
-        } else {
-            dataset.len().div_ceil(options.batch)
-        };
+        let (len, own) = options.own(dataset);
+        let count = if options.drop_last { len / own } else { len.div_ceil(own) };
         let (sender, receiver) = sync_channel(READY_BATCHES);
         let dataset = dataset.clone();
         let prepare = move || {
-            let order = order(&dataset, &options);
-            for positions in order.chunks(options.batch).take(count) {
+            for positions in batches(&dataset, &options).into_iter().take(count) {
                 // Nobody receives any more once the loader is dropped.
-                if sender.send(assemble(&dataset, &options, positions)).is_err() {
+                if sender.send(assemble(&dataset, &options, &positions)).is_err() {
                     return;
                 }
             }
@@ -146,14 +167,50 @@ impl Drop for Loader {
     }
 }
 
-/// Positions within `dataset` in the order of the epoch.
-fn order(dataset: &Dataset, options: &LoaderOptions) -> Vec<u32> {
-    // Every data set has less than 2^32 images.
-    let len = dataset.len() as u32;
-    match options.shuffle {
-        Some(seed) => Stream::new(seed, Purpose::Shuffle, options.epoch, 0).permutation(len),
-        None => (0..len).collect(),
+impl LoaderOptions {
+    /// The images that an epoch walks through, and how many of them a full batch has.
+    fn own(&self, dataset: &Dataset) -> (usize, usize) {
+        match self.extra {
+            Some(extra) => (extra.first.min(dataset.len()), self.batch - extra.each),
+            None => (dataset.len(), self.batch),
+        }
     }
+
+    /// 0 to `len` without it in the order of that epoch.
+    fn order(&self, len: usize, epoch: u32, minor: u32) -> Vec<u32> {
+        // Every data set has less than 2^32 images.
+        let len = len as u32;
+        match self.shuffle {
+            Some(seed) => Stream::new(seed, Purpose::Shuffle, epoch, minor).permutation(len),
+            None => (0..len).collect(),
+        }
+    }
+}
+
+/// The positions within `dataset` of each batch of the epoch.
+fn batches(dataset: &Dataset, options: &LoaderOptions) -> Vec<Vec<u32>> {
+    let (len, own) = options.own(dataset);
+    let order = options.order(len, options.epoch, 0);
+    let mut batches: Vec<Vec<u32>> = order.chunks(own).map(<[u32]>::to_vec).collect();
+    let Some(Extra { first, each }) = options.extra else { return batches };
+    let others = dataset.len().saturating_sub(first);
+    // So many of them have been seen in the epochs before; one walk through them has an order of its own.
+    let shares = |count: usize| (count * each).div_ceil(own);
+    let an_epoch: usize = batches.iter().map(|batch| shares(batch.len())).sum();
+    let mut seen = options.epoch as usize * an_epoch;
+    let mut walk = None;
+    for batch in batches.iter_mut().filter(|_| others > 0) {
+        for _ in 0..shares(batch.len()) {
+            let round = seen / others;
+            let order = match &mut walk {
+                Some((at, order)) if *at == round => order,
+                _ => &mut walk.insert((round, options.order(others, round as u32, 1))).1,
+            };
+            batch.push(first as u32 + order[seen % others]);
+            seen += 1;
+        }
+    }
+    batches
 }
 
 fn assemble(dataset: &Dataset, options: &LoaderOptions, positions: &[u32]) -> Batch {
@@ -194,6 +251,48 @@ mod tests {
         let labels = (0..LEN as u32).map(|i| i % 5).collect();
         let names = (0..5).map(|i| i.to_string()).collect();
         Dataset::from_pixels("test", SHAPE, names, pixels, labels).unwrap()
+    }
+
+    #[test]
+    fn every_batch_has_its_share_of_extra_images() {
+        // 60 own images, 43 extra; 3 of 10 a batch: nine batches, the last of 4 own and 2 extra.
+        let options = |epoch| LoaderOptions {
+            batch: 10,
+            shuffle: Some(7),
+            epoch,
+            extra: Some(Extra { first: 60, each: 3 }),
+            ..LoaderOptions::default()
+        };
+        let (mut counts, mut orders) = (vec![0; LEN], Vec::new());
+        for epoch in 0..5 {
+            let batches = load(&data(), options(epoch));
+            let shares: Vec<_> =
+                batches.iter().map(|b| (b.len(), b.indices.iter().filter(|&&i| i >= 60).count())).collect();
+            assert_eq!(shares, [[(10, 3); 8].as_slice(), &[(6, 2)]].concat(), "epoch {epoch}");
+            let mut own: Vec<u32> =
+                batches.iter().flat_map(|b| &b.indices).copied().filter(|&i| i < 60).collect();
+            orders.push(own.clone());
+            own.sort_unstable();
+            assert_eq!(own, (0..60).collect::<Vec<_>>());
+            batches.iter().flat_map(|b| &b.indices).for_each(|&i| counts[i as usize] += 1);
+        }
+        assert_ne!(orders[0], orders[1]);
+        // 5 epochs of 26 extra images: three walks through 43, and one more of the fourth.
+        assert!(counts[..60].iter().all(|&n| n == 5));
+        assert!(counts[60..].iter().all(|&n| n == 3 || n == 4), "{counts:?}");
+        assert_eq!(counts[60..].iter().sum::<i32>(), 5 * 26);
+        assert_eq!(Loader::new(&data(), options(0)).unwrap().len(), 9);
+    }
+
+    #[test]
+    fn a_share_of_a_batch_is_whole_images() {
+        assert_eq!(Extra::new(60, 0.5, 128).unwrap(), Extra { first: 60, each: 64 });
+        assert_eq!(Extra::new(60, 0.7, 10).unwrap().each, 7);
+        for (fraction, batch) in
+            [(0.0, 10), (1.0, 10), (-0.5, 10), (f64::NAN, 10), (0.5, 1), (0.01, 10), (0.99, 10)]
+        {
+            assert!(Extra::new(60, fraction, batch).is_err(), "{fraction} of {batch}");
+        }
     }
 
     fn load(data: &Dataset, options: LoaderOptions) -> Vec<Batch> {

@@ -27,6 +27,8 @@ pub struct OpenOptions {
     pub channels: Option<usize>,
     /// Keep the first images only, in file order. The others of a folder are not even decoded.
     pub limit: Option<usize>,
+    /// A folder may hold pictures without sub-folders; their label is 0, and the only class has no name.
+    pub unlabelled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +86,9 @@ impl Dataset {
         let (kind, dir) = parse(spec)?;
         if !dir.is_dir() {
             return Err(Error::data(dir, "there is no such folder"));
+        }
+        if options.unlabelled && matches!(kind, None | Some(Kind::Folder)) && folder::is_flat(dir) {
+            return folder::open_flat(dir, options);
         }
         let (kind, root) = match kind {
             Some(kind) => (kind, locate(kind, dir)?),

@@ -21,7 +21,7 @@ use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_
 use super::yopo::Yopo;
 use crate::attacks::AttackSpec;
 use crate::autodiff::differentiate;
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderOptions};
+use crate::data::{Augment, Batch, Dataset, Extra, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::network::BatchNormMode;
@@ -35,6 +35,8 @@ use crate::shape::Tensor;
 pub struct TrainerOptions<'a> {
     pub seed: u64,
     pub train: Dataset,
+    /// Which of them are extra ones; all belong to an epoch where there are none.
+    pub extra: Option<Extra>,
     /// Images that no update sees; measured after every epoch.
     pub validation: Option<Dataset>,
     /// Set by another thread to stop between batches.
@@ -168,6 +170,7 @@ impl<'a> Trainer<'a> {
                 augment: self.augment,
                 seed: self.options.seed,
                 drop_last: false,
+                extra: self.options.extra,
             },
         )?;
         let batches = loader.len();

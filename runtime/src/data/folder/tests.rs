@@ -39,6 +39,25 @@ fn classes_and_files_are_in_the_order_of_their_names() {
 }
 
 #[test]
+fn pictures_without_classes_are_no_data_unless_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    save(dir.path().join("b.png"), 1, 1, [4, 5, 6]);
+    save(dir.path().join("a.png"), 1, 1, [1, 2, 3]);
+    fs::write(dir.path().join("notes.txt"), "hello").unwrap();
+    let spec = format!("folder:{}", dir.path().display());
+    let open = |unlabelled| {
+        Dataset::open(&spec, Split::Train, &OpenOptions { unlabelled, ..OpenOptions::default() })
+    };
+    assert!(open(false).is_err());
+    let data = open(true).unwrap();
+    assert_eq!((data.len(), data.class_names.len(), image(&data, 1)), (2, 1, vec![4, 5, 6]));
+    // With classes, it is a folder like any other.
+    save(dir.path().join("cat/c.png"), 1, 1, [7, 8, 9]);
+    let data = open(true).unwrap();
+    assert_eq!((data.len(), data.class_names.clone()), (1, vec!["cat".to_owned()]));
+}
+
+#[test]
 fn splits_share_the_classes_of_train() {
     let dir = tempfile::tempdir().unwrap();
     for class in ["train/a", "train/b", "train/c", "val/c"] {
@@ -180,7 +199,8 @@ fn one_image_is_loaded_like_those_of_a_folder() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     RgbImage::from_fn(100, 80, |x, y| Rgb([2 * x as u8, y as u8, 7])).save(&path).unwrap();
     for (channels, side) in [(3, 64), (3, 16), (1, 64)] {
-        let options = OpenOptions { size: Some([side; 2]), channels: Some(channels), limit: None };
+        let options =
+            OpenOptions { size: Some([side; 2]), channels: Some(channels), limit: None, unlabelled: false };
         let data = open_all(dir.path(), options).unwrap();
         let mut expected = vec![0.0; data.shape.iter().product()];
         data.image(0, &mut expected);
