@@ -196,10 +196,14 @@ pub struct RunArgs {
     /// Folder for checkpoints, metrics and settings
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
+    /// The recipe at radius E, such as 4/255 or 0.1: its step moves with it. (--set attack.eps=E
+    /// changes the radius alone.)
+    #[arg(long, value_name = "E", value_parser = adamant::parse_fraction)]
+    pub eps: Option<f32>,
     /// Change a setting of the recipe, as in attack.steps=7; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// Epochs; short for --set epochs=N
+    /// The recipe in N epochs: its phases move with it. (--set epochs=N changes the number alone.)
     #[arg(long, value_name = "N")]
     pub epochs: Option<u32>,
     /// Images in a batch; short for --set data.batch=N
@@ -260,9 +264,10 @@ pub struct TrainArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  adamant finetune model.onnx --mean cifar10 --data cifar10:data --out runs/aft
+  adamant finetune model.onnx --mean cifar10 --data cifar10:data --eps 4/255 \\
+      --out runs/eps4
   adamant finetune model.onnx --mean cifar10 --data cifar10:data \\
-      --recipe madry --set attack.eps=4/255 --epochs 5 --out runs/eps4
+      --recipe aft --set attack.steps=7 --epochs 5 --out runs/aft
   adamant finetune model.onnx --data cifar10:data --extra folder:more:0.5 \
       --pseudo-labels --out runs/more
   adamant finetune model.onnx --data cifar10:data --out runs/aft --resume
@@ -272,7 +277,7 @@ log.txt. It is a MODEL for the other commands.")]
 pub struct FinetuneArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// A recipe's name (see `adamant recipes`) or a .toml file [default: aft]
+    /// A recipe's name (see `adamant recipes`) or a .toml file [default: adamant]
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
     #[command(flatten)]
@@ -283,8 +288,8 @@ pub struct FinetuneArgs {
 #[command(after_help = "\
 Examples:
   adamant compare model.onnx --mean cifar10 --data cifar10:data --out runs \\
-      --recipe madry --recipe aft --recipe trades --limit 5000 --epochs 20 \\
-      --set attack.eps=4/255 --validate none
+      --recipe adamant --recipe aft --recipe trades --limit 5000 --epochs 20 \\
+      --eps 4/255 --validate none
   adamant compare model.onnx --mean cifar10 --data cifar10:data --out runs \\
       --recipe aft --recipe arrest --autoattack --json table.json
 
@@ -299,9 +304,9 @@ pub struct CompareArgs {
     /// Measure on the first N test images
     #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
     pub images: usize,
-    /// Radius to measure at [default: the attack.eps of the first recipe]
-    #[arg(long, value_parser = adamant::parse_fraction)]
-    pub eps: Option<f32>,
+    /// Radius to measure at [default: that of the first recipe]
+    #[arg(long, value_name = "E", value_parser = adamant::parse_fraction)]
+    pub measure_eps: Option<f32>,
     /// Also measure with the suite autoattack
     #[arg(long)]
     pub autoattack: bool,

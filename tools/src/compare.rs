@@ -1,6 +1,6 @@
 //! `adamant compare`: several methods from the same start, on the same images, with the same seed.
 
-use adamant::finetune::{EpochMetrics, Recipe, RunDirectory};
+use adamant::finetune::{EpochMetrics, RunDirectory};
 use adamant::{Order, Tradeoff};
 use anyhow::Result;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::measure::{Measurement, open_device, parse_attacks};
 use crate::model::Loaded;
 use crate::output::{self, duration, percent};
 use crate::progress::Console;
-use crate::settings::recipe_changes;
+use crate::settings;
 use crate::{Outcome, data, finetune};
 
 #[derive(Serialize)]
@@ -49,10 +49,10 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     // What was typed wrong should not cost hours.
     let mut radius = None;
     for name in &args.recipes {
-        let eps = Recipe::load(name, &recipe_changes(&args.run))?.attack.eps.0;
+        let eps = settings::recipe(name, &args.run)?.attack.eps.0;
         radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
     }
-    let eps = args.eps.or(radius).unwrap_or(8.0 / 255.0);
+    let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let start = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     let images =
         data::open(&args.run.data, SplitName::Test.split(), Some(args.images), &start.model, console)?;

@@ -13,11 +13,11 @@ use crate::measure::open_device;
 use crate::model::Loaded;
 use crate::output::{self, count};
 use crate::progress::Console;
-use crate::settings::{RunSettings, Settings, recipe_changes};
+use crate::settings::{self, RunSettings, Settings};
 use crate::training::Run;
 
 /// The recipe of a user who names none.
-const DEFAULT_RECIPE: &str = "aft";
+const DEFAULT_RECIPE: &str = "adamant";
 
 pub fn run(args: &FinetuneArgs, console: &Console) -> Result<Outcome> {
     finish(start_or_resume(args, console)?, &args.run, console)
@@ -48,7 +48,7 @@ pub fn finish(run: Option<Run>, args: &RunArgs, console: &Console) -> Result<Out
 }
 
 fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
-    let recipe = Recipe::load(args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE), &recipe_changes(&args.run))?;
+    let recipe = settings::recipe(args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE), &args.run)?;
     RunDirectory::check_free(&args.run.out)?;
     let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     if let Some(notes) = &loaded.notes {

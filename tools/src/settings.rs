@@ -101,14 +101,14 @@ impl Settings {
         if args.pseudo_labels && run.pseudo_labels.is_none() {
             bail!("--pseudo-labels: the run in {} was started without", args.out.display());
         }
-        let changes = recipe_changes(args);
-        if recipe.is_some() || !changes.is_empty() {
+        let changes = args.epochs.is_some() || args.eps.is_some() || !recipe_changes(args).is_empty();
+        if recipe.is_some() || changes {
             let base = recipe.map_or_else(|| Ok(self.recipe.clone()), |name| Recipe::load(name, &[]))?;
-            let asked = Recipe::parse(&base.to_toml(), &base.name, &changes)?;
+            let asked = changed(base, args)?;
             if asked != self.recipe {
                 bail!(
                     "the run in {} was started with other settings of the recipe (its config.toml has them); \
-                     leave out --recipe, --set, --epochs and --batch, or choose another --out",
+                     leave out --recipe, --set, --epochs, --eps and --batch, or choose another --out",
                     args.out.display()
                 );
             }
@@ -117,10 +117,24 @@ impl Settings {
     }
 }
 
+/// The recipe called `name` with `--epochs`, `--eps`, `--set` and their like.
+pub fn recipe(name: &str, args: &RunArgs) -> Result<Recipe> {
+    changed(Recipe::load(name, &[])?, args)
+}
+
+fn changed(mut recipe: Recipe, args: &RunArgs) -> Result<Recipe> {
+    if let Some(epochs) = args.epochs {
+        recipe = recipe.stretched(epochs);
+    }
+    if let Some(eps) = args.eps {
+        recipe = recipe.at_radius(eps);
+    }
+    Ok(Recipe::parse(&recipe.to_toml(), &recipe.name, &recipe_changes(args))?)
+}
+
 /// `--set` and its short forms, as settings of a recipe.
-pub fn recipe_changes(args: &RunArgs) -> Vec<String> {
+fn recipe_changes(args: &RunArgs) -> Vec<String> {
     let mut changes = args.settings.clone();
-    changes.extend(args.epochs.map(|n| format!("epochs={n}")));
     if let Some(crate::args::BatchSize::Images(n)) = args.batch {
         changes.push(format!("data.batch={n}"));
     }

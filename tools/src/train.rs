@@ -1,6 +1,6 @@
 //! `adamant train`: a new model from random weights, for what has no pretrained one.
 
-use adamant::finetune::{Recipe, RunDirectory};
+use adamant::finetune::RunDirectory;
 use adamant::package::Provenance;
 use adamant::{Architecture, Dataset, OpenOptions, Preprocessing, architectures};
 use anyhow::Result;
@@ -10,7 +10,7 @@ use crate::args::{SplitName, TrainArgs};
 use crate::finetune::{begin, finish, resume_from};
 use crate::model::{Loaded, statistics};
 use crate::progress::Console;
-use crate::settings::recipe_changes;
+use crate::settings;
 use crate::training::Run;
 
 pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
@@ -22,7 +22,7 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
 }
 
 fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
-    let recipe = Recipe::load(args.recipe.as_deref().unwrap_or("standard"), &recipe_changes(&args.run))?;
+    let recipe = settings::recipe(args.recipe.as_deref().unwrap_or("standard"), &args.run)?;
     RunDirectory::check_free(&args.run.out)?;
     let sample = sample(args)?;
     let [channels, ..] = sample.shape;

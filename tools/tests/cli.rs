@@ -470,7 +470,8 @@ fn a_memory_limit_changes_the_cost_and_nothing_else() {
     let (model, digits) = (model(), digits());
     let train = |name: &str, more: &[&str]| {
         let (out, onnx) = (path(&folder, name), path(&folder, &format!("{name}.onnx")));
-        let arguments = finetune(&out, &digits, &model, &[&["--epochs", "1"], more].concat());
+        let arguments =
+            finetune(&out, &digits, &model, &[&["--recipe", "aft", "--epochs", "1"], more].concat());
         let (_, err) = run(0, &arguments);
         run(0, &["export", &out, "--out", &onnx]);
         (std::fs::read(&onnx).expect("it was written"), err)

@@ -10,6 +10,21 @@ pub struct Preset {
 /// The presets, in the order in which they are listed.
 pub const PRESETS: &[Preset] = &[
     Preset {
+        name: "adamant",
+        summary: "the default: PGD guided by the features of the start, the radius growing from zero",
+        toml: include_str!("recipes/adamant.toml"),
+    },
+    Preset {
+        name: "adamant-robust",
+        summary: "adamant for more robustness and less clean accuracy: a looser guide, and AWP",
+        toml: include_str!("recipes/adamant-robust.toml"),
+    },
+    Preset {
+        name: "adamant-edge",
+        summary: "adamant for devices: one attack step, with a guard against catastrophic overfitting",
+        toml: include_str!("recipes/adamant-edge.toml"),
+    },
+    Preset {
         name: "standard",
         summary: "plain training on clean images, as `adamant train` does",
         toml: include_str!("recipes/standard.toml"),

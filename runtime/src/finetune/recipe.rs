@@ -118,6 +118,44 @@ impl Recipe {
         Self::parse(&text, name, settings)
     }
 
+    /// The same recipe in another number of epochs: what happens at a certain part of the run goes on to happen
+    /// at that part, and a rate that falls with every epoch falls as far in all.
+    pub fn stretched(mut self, epochs: u32) -> Self {
+        let factor = f64::from(epochs) / f64::from(self.epochs);
+        let whole = |n: u32| (f64::from(n) * factor).round() as u32;
+        self.epochs = epochs;
+        self.schedule.stretch(factor);
+        let phases =
+            [&mut self.epsilon.warmup_epochs, &mut self.replay.until_epoch, &mut self.attack.reset_epochs];
+        for phase in phases.into_iter().flatten() {
+            *phase = whole(*phase).max(1);
+        }
+        if let Some(warmup) = &mut self.weights.awp_warmup_epochs {
+            *warmup *= factor;
+        }
+        self
+    }
+
+    /// The same recipe at another radius: every other amount of pixels keeps its ratio to it. One without an
+    /// attack has none.
+    pub fn at_radius(mut self, eps: f32) -> Self {
+        if self.attack.eps.0 == 0.0 {
+            return self;
+        }
+        let factor = eps / self.attack.eps.0;
+        self.attack.eps.0 = eps;
+        let amounts = [
+            &mut self.attack.step,
+            &mut self.epsilon.last,
+            &mut self.epsilon.gamma,
+            &mut self.epsilon.largest,
+        ];
+        for amount in amounts.into_iter().flatten() {
+            amount.0 *= factor;
+        }
+        self
+    }
+
     /// Parses TOML and applies `KEY=VALUE` settings such as `attack.steps=7`.
     pub fn parse(text: &str, source: &str, settings: &[String]) -> Result<Self> {
         let fault = |message: String| Error::Config(format!("recipe {source}: {message}"));
@@ -481,6 +519,36 @@ mod tests {
         let linear = "epsilon.policy=linear";
         assert!(message("aft", &[linear, "epsilon.last=9/255"]).contains("hinge"));
         assert!(message("aft", &[linear, "epsilon.start=0"]).contains("hinge"));
+    }
+
+    #[test]
+    fn another_number_of_epochs_moves_phases_and_no_setting() {
+        let load = |name: &str| Recipe::load(name, &[]).unwrap();
+        let short = load("arrest").stretched(10);
+        assert_eq!((short.epochs, short.replay.until_epoch), (10, Some(5)));
+        assert_eq!(short.schedule.milestones, [5.0, 6.0, 7.0, 8.0, 9.0]);
+        let iaat = load("iaat").stretched(8);
+        assert_eq!((iaat.epsilon.warmup_epochs, iaat.schedule.milestones), (Some(2), vec![4.0, 6.0]));
+        for preset in PRESETS {
+            let recipe = load(preset.name);
+            assert_eq!(recipe.clone().stretched(recipe.epochs), recipe, "{}", preset.name);
+            let changed = recipe.stretched(1).at_radius(0.01).to_toml();
+            Recipe::parse(&changed, preset.name, &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_radius_moves_what_is_measured_in_pixels() {
+        let load = |name: &str| Recipe::load(name, &[]).unwrap();
+        let near = |x: Option<super::super::attack::Fraction>, y: f32| {
+            x.is_some_and(|x| (x.0 * 255.0 - y).abs() < 1e-4)
+        };
+        let madry = load("madry").at_radius(4.0 / 255.0).attack;
+        assert!(near(Some(madry.eps), 4.0) && near(madry.step, 1.0) && madry.steps == 10);
+        let iaat = load("iaat").at_radius(4.0 / 255.0).epsilon;
+        assert!(near(iaat.gamma, 0.95));
+        assert_eq!(load("aft").at_radius(0.1).attack.step, None);
+        assert_eq!(load("standard").at_radius(0.1), load("standard"));
     }
 
     /// What was written before there was an `[epsilon]` still runs, and means the same.

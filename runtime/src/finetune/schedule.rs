@@ -72,6 +72,15 @@ impl Schedule {
         Ok(())
     }
 
+    /// For a run that is `factor` times as long.
+    pub(super) fn stretch(&mut self, factor: f64) {
+        self.warmup_epochs *= factor;
+        self.milestones.iter_mut().for_each(|m| *m *= factor);
+        if matches!(self.kind, ScheduleKind::SlowStartFastDecay | ScheduleKind::Step) {
+            self.decay = self.decay.powf(factor.recip());
+        }
+    }
+
     /// The rate at `epoch` (fractional, from 0) of `epochs`.
     pub fn rate(&self, epoch: f64, epochs: f64) -> f64 {
         let warmup = self.warmup_epochs;
@@ -115,6 +124,32 @@ mod tests {
             decay: 0.5,
             ..Schedule::default()
         }
+    }
+
+    #[test]
+    fn a_stretched_schedule_has_the_same_rates() {
+        let piecewise = Schedule {
+            kind: ScheduleKind::Piecewise,
+            peak: 0.1,
+            milestones: vec![5.0, 7.5],
+            ..Schedule::default()
+        };
+        let step = Schedule { kind: ScheduleKind::Step, peak: 0.1, decay: 0.8, ..Schedule::default() };
+        let kinds = [ScheduleKind::Cosine, ScheduleKind::Cyclic, ScheduleKind::Constant];
+        let others = kinds.map(|kind| Schedule { kind, ..aft() });
+        for schedule in [aft(), piecewise].iter().chain(&others) {
+            let mut longer = schedule.clone();
+            longer.stretch(1.6);
+            for tenth in 0..100 {
+                let time = f64::from(tenth) / 10.0;
+                let (rate, same) = (schedule.rate(time, 10.0), longer.rate(time * 1.6, 16.0));
+                assert!((rate - same).abs() <= 1e-9 * rate, "{schedule:?} at {time}: {rate}, {same}");
+            }
+        }
+        // A staircase has as many steps as epochs, and falls as far.
+        let mut longer = step.clone();
+        longer.stretch(2.0);
+        assert!((longer.rate(18.5, 20.0) - step.rate(9.5, 10.0)).abs() < 1e-9);
     }
 
     #[test]
