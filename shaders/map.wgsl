@@ -1,5 +1,5 @@
 // y = f(scale * x + shift), with f by its number: 0 exp, 1 log, 2 abs, 3 sign, 4 square root,
-// 5 reciprocal, 6 identity.
+// 5 reciprocal, 6 identity, 7 hyperbolic tangent.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
@@ -50,6 +50,11 @@ fn main(
         }
         case 5u: {
             y[i] = 1.0 / u;
+        }
+        case 7u: {
+            // The built-in one may overflow: it divides exponentials of u.
+            let e = exp(-2.0 * abs(u));
+            y[i] = sign(u) * (1.0 - e) / (1.0 + e);
         }
         default: {
             y[i] = u;

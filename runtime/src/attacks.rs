@@ -2,6 +2,7 @@
 //! [`Objective`]; the ball and the norm are in [`Ball`].
 
 mod apgd;
+mod cw_l2;
 mod deepfool;
 mod dra;
 mod fab;
@@ -17,12 +18,13 @@ mod square;
 use serde::{Deserialize, Serialize};
 
 pub use apgd::Apgd;
+pub use cw_l2::CwL2;
 pub use deepfool::DeepFool;
 pub use dra::Dra;
 pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use mi_fgsm::MiFgsm;
-pub use objective::{Aim, Objective};
+pub use objective::{Aim, Objective, Passes};
 pub use pgd::{Pgd, Start};
 pub(crate) use spec::DRA_PART;
 pub use spec::{AttackSpec, parse_fraction};

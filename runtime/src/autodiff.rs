@@ -178,6 +178,12 @@ fn rules(
                 }
                 // f' = -y * y
                 Function::Reciprocal => (Some(g.add(Op::Multiply(Multiply), &[y[0], y[0]])?), -map.scale),
+                // f' = 1 - y * y
+                Function::Tanh => {
+                    let square = g.add(Op::Multiply(Multiply), &[y[0], y[0]])?;
+                    let rest = Map { function: Function::Identity, scale: -1.0, shift: 1.0 };
+                    (Some(g.add(Op::Map(rest), &[square])?), map.scale)
+                }
                 Function::Identity => (None, map.scale),
             };
             let product = match slope {

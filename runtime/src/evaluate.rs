@@ -21,19 +21,19 @@ use std::time::Instant;
 pub use ardist::{Ardist, Tradeoff};
 pub use corrupted::{Corrupted, CorruptionReport, CorruptionResult, evaluate_corruptions};
 pub use curve::{Curve, CurvePoint};
-pub use outcome::{Outcome, ReportContext};
+pub use outcome::{Distance, Outcome, ReportContext};
 use serde::{Deserialize, Serialize};
 pub use signs::{LossRise, Signs};
 pub use transfer::evaluate_transfer;
 
-use crate::attacks::{AttackSpec, Objective};
+use crate::attacks::{AttackSpec, Objective, Passes};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::random::Purpose;
 use crate::session::Session;
-use audit::audit;
-use outcome::count_of;
+use audit::{audit, distance};
+use outcome::{count_of, insert};
 use work::Work;
 
 /// How to evaluate.
@@ -143,7 +143,7 @@ pub fn evaluate_with(
         }
     };
 
-    for (i, attack) in attacks.iter().enumerate() {
+    for (i, (attack, spec)) in attacks.iter().zip(options.attacks).enumerate() {
         let begun = state.outcome.robust.len();
         if i + 1 < begun {
             work.done(i);
@@ -172,6 +172,7 @@ pub fn evaluate_with(
                 let mut objective = Objective::new(session, count, options.seed, Purpose::AttackStart, 0)
                     .with_stop(options.stop);
                 attack.attempt(&mut objective, attempt)?;
+                let passes = objective.passes();
                 session.score(count, Loss::CrossEntropy)?;
                 let withstood = session.read_correct(count)?;
                 let loss = session.read_per_image(session.buffers().loss, count)?;
@@ -179,9 +180,19 @@ pub fn evaluate_with(
                 let len = images.len() / count;
                 audit(attack.name(), &attack.ball(), &filled.images, &images, count)?;
                 let outcome = &mut state.outcome;
+                if let Some(total) = outcome.passes.get_mut(i) {
+                    // One more forward pass than the attack's: the result is classified again.
+                    total.forwards += (passes.forwards + 1) * part.len() as u64;
+                    total.gradients += passes.gradients * part.len() as u64;
+                }
                 for (k, &at) in part.iter().enumerate() {
                     let at = at as usize;
                     outcome.robust[i][at] = withstood[k];
+                    if !withstood[k] && spec.minimises() && i < outcome.distances.len() {
+                        let image = k * len..(k + 1) * len;
+                        let away = distance(&filled.images[image.clone()], &images[image], spec.ball.norm);
+                        insert(&mut outcome.distances[i], away as f32);
+                    }
                     if attempt == 0 {
                         outcome.signs.loss_rise[i].add(clean_losses[at], loss[k]);
                     }
@@ -261,6 +272,13 @@ impl EvaluationState {
             Order::InTurn => outcome.robust.last().unwrap_or(&outcome.clean),
         };
         outcome.robust.push(before.clone());
+        // A state of an earlier version does not know of the attacks before, and so not of this one.
+        if outcome.passes.len() == outcome.seconds.len() {
+            outcome.passes.push(Passes::default());
+        }
+        if outcome.distances.len() == outcome.seconds.len() {
+            outcome.distances.push(Vec::new());
+        }
         outcome.seconds.push(0.0);
         outcome.signs.loss_rise.push(LossRise::default());
         (self.attempt, self.next) = (0, 0);

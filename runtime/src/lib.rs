@@ -76,8 +76,8 @@ mod tune;
 
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
-    Aim, Apgd, Attack, AttackSpec, Ball, DeepFool, Fab, Fgsm, MiFgsm, Objective, Pgd, Square, Start,
-    parse_fraction,
+    Aim, Apgd, Attack, AttackSpec, Ball, CwL2, DeepFool, Fab, Fgsm, MiFgsm, Objective, Passes, Pgd, Square,
+    Start, parse_fraction,
 };
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]
@@ -97,7 +97,7 @@ pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
-    Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, EvaluateOptions,
+    Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, Distance, EvaluateOptions,
     EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext, Signs, Tradeoff,
     evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
 };

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::ValueId;
-use crate::ops::{CrossEntropy, LogitLoss, LogitLossKind, Op, Scale};
+use crate::ops::{CrossEntropy, LogitLoss, LogitLossKind, Op, Relu, Scale};
 use crate::session::ModelGraph;
 
 /// A loss of an attack. Those with a target read [`crate::Buffers::targets`].
@@ -22,6 +22,10 @@ pub enum Loss {
     TargetDlr,
     /// The target's logit minus the label's.
     TargetMargin,
+    /// The margin up to 0: no gradient where the model is wrong (Carlini and Wagner's f6, negated).
+    Boundary,
+    /// Minus what the largest logit besides the target's is above it, 0 where the target's is the largest.
+    TargetBoundary,
 }
 
 impl Loss {
@@ -47,6 +51,14 @@ impl Loss {
             Self::Dlr => LogitLossKind::Dlr,
             Self::TargetDlr => LogitLossKind::TargetDlr,
             Self::TargetMargin => LogitLossKind::TargetMargin,
+            Self::Boundary => LogitLossKind::Margin { confidence: 0.0 },
+            Self::TargetBoundary => {
+                let kind = LogitLossKind::Margin { confidence: f32::INFINITY };
+                let inputs = [logits, m.targets, m.targets];
+                let above = m.graph.add(Op::LogitLoss(LogitLoss { kind }), &inputs)?;
+                let short = m.graph.add(Op::Relu(Relu::PLAIN), &[above])?;
+                return m.graph.add(Op::Scale(Scale { factor: -1.0 }), &[short]);
+            }
         };
         m.graph.add(Op::LogitLoss(LogitLoss { kind }), &[logits, m.labels, m.targets])
     }

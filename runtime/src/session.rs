@@ -230,6 +230,11 @@ impl Session {
         self.extra_of(name, self.capacity)
     }
 
+    /// A buffer of `len` values, made when it is first asked for.
+    pub(crate) fn extra_vector(&mut self, name: &'static str, len: usize) -> Result<Variable> {
+        self.extra_of(name, len)
+    }
+
     fn extra_of(&mut self, name: &'static str, len: usize) -> Result<Variable> {
         if let Some(&variable) = self.extra.get(name) {
             return Ok(variable);

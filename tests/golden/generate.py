@@ -664,6 +664,72 @@ def deepfool(net, norm, eps, x, y, steps):
     return torch.where(per_image(found), now, x)
 
 
+def fab_untargeted(net, norm, eps, x, y, steps, start):
+    """Algorithm 1 of Croce and Hein's FAB: at each step, the class whose linearised boundary is nearest."""
+    length = lambda d: d.abs().amax((1, 2, 3)) if norm == "linf" else norms(d).flatten()
+    dual = lambda w: w.abs().sum((1, 2, 3)) if norm == "linf" else norms(w).flatten()
+    target = lambda z, y, t: z.gather(1, t[:, None])[:, 0] - z.gather(1, y[:, None])[:, 0]
+    classes = net(x).shape[1]
+    each = torch.arange(len(x))
+    now, nearest, distance = start, x, torch.full((len(x),), 1e10).double()
+    for _ in range(steps):
+        found = [evaluate(net, target, now, y, (y + 1 + k) % classes)[:2] for k in range(classes - 1)]
+        f, w = torch.stack([f for f, _ in found]), torch.stack([w for _, w in found])
+        first = torch.stack([f.abs() / (1e-12 + dual(w)) for f, w in found]).argmin(0)
+        f, w = f[first, each], w[first, each]
+        own = onto_boundary(norm, now, now, w, f)
+        clean = onto_boundary(norm, x, now, w, f)
+        a, b = length(own).clamp(min=1e-8), length(clean).clamp(min=1e-8)
+        part = per_image((a / (a + b)).clamp(max=0.1))
+        now = ((now + 1.05 * own) * (1 - part) + (x + 1.05 * clean) * part).clamp(0, 1)
+        wrong = net(now).detach().argmax(1) != y
+        better = wrong & (length(now - x) < distance)
+        nearest = torch.where(per_image(better), now, nearest)
+        distance = torch.where(better, length(now - x), distance)
+        now = torch.where(per_image(wrong), x + 0.9 * (now - x), now)
+    return torch.where(per_image(distance <= eps), nearest, x)
+
+
+def cw_l2(net, eps, x, y, target, steps, searches, c, rate):
+    """Carlini and Wagner's l2 attack, image by image; `target` is None for any class but y."""
+    found = x.clone()
+    tried = []
+    for n in range(len(x)):
+        clean, label = x[n : n + 1], int(y[n] if target is None else target[n])
+        start = torch.atanh((2 * clean - 1) * 0.999999)
+        weight, low, high, best = c, 0.0, np.inf, np.inf
+        for _ in range(searches):
+            w = start.clone().requires_grad_()
+            adam = torch.optim.Adam([w], lr=rate)
+            before, reached = np.inf, False
+            for step in range(steps):
+                now = (torch.tanh(w) + 1) / 2
+                z = net(now)[0]
+                other = torch.cat([z[:label], z[label + 1 :]]).max()
+                gap = z[label] - other if target is None else other - z[label]
+                total = (now - clean).square().sum() + weight * gap.clamp(min=0)
+                if step % -(-steps // 10) == 0:
+                    if not total.item() <= 0.9999 * before:
+                        break
+                    before = total.item()
+                if gap.item() < 0:
+                    reached = True
+                    far = (now - clean).detach().norm().item()
+                    if far < best:
+                        best, nearest = far, now.detach()
+                adam.zero_grad()
+                total.backward()
+                adam.step()
+            tried.append((n, weight, reached))
+            low, high = (low, min(high, weight)) if reached else (max(low, weight), high)
+            weight = (low + high) / 2 if np.isfinite(high) else 10 * weight
+        if best <= eps:
+            found[n : n + 1] = nearest
+    reached = [reached for *_, reached in tried]
+    assert any(reached) and not all(reached), "the search over c should go both ways"
+    return found
+
+
 def write_searches():
     x32, labels = batch(2)
     net = tiny_resnet().double()
@@ -730,6 +796,19 @@ def write_searches():
         found = deepfool(net, norm, radius, x, right, 10)
         assert (found != x).flatten(1).any(1).sum() >= 4, "most images should be found"
         out[f"deepfool_{norm}.x"] = found
+        found = fab_untargeted(net, norm, radius, x, right, 15, x)
+        assert (found != x).flatten(1).any(1).sum() >= 4, "most images should be found"
+        out[f"fab_any_{norm}.x"] = found
+        # The second restart: from the surface of a ball of half the radius.
+        key1, half = attack_key(1), radius / 2
+        noise = 2 * uniform(key1, x.shape) - 1 if norm == "linf" else normal(key1, x.shape)
+        size = noise.abs().amax((1, 2, 3), keepdim=True) if norm == "linf" else norms(noise)
+        restart = (x + half * noise / size).clamp(0, 1)
+        out[f"fab_again_{norm}.x"] = fab_untargeted(net, norm, radius, x, right, 15, restart)
+    for name, target in [("cw_l2", None), ("cw_l2_t", nearest)]:
+        found = cw_l2(net, 20.0, x, right, target, 40, 5, 0.03, 0.05)
+        assert (found != x).flatten(1).any(1).sum() >= 4, "most images should be found"
+        out[f"{name}.x"] = found
 
     keep("square_l2", *square_l2(net, 0.5, x, labels, 120, key))
     keep("square", *square(net, eps, x, labels, 120, key))

@@ -83,13 +83,21 @@ fn searches() -> Vec<(String, AttackSpec, u32, Tolerance)> {
         ("square_l2", "square:norm=l2,eps=0.5,queries=120"),
         ("fab_linf", "fab-t:norm=linf,eps=1,steps=15"),
         ("fab_l2", "fab-t:norm=l2,eps=20,steps=15"),
+        ("fab_any_linf", "fab:norm=linf,eps=1,steps=15"),
+        ("fab_any_l2", "fab:norm=l2,eps=20,steps=15"),
+        ("fab_again_linf", "fab:norm=linf,eps=1,steps=15,restarts=2"),
+        ("fab_again_l2", "fab:norm=l2,eps=20,steps=15,restarts=2"),
+        ("cw_l2", "cw-l2:eps=20,steps=40,searches=5,c=0.03,step=0.05"),
+        ("cw_l2_t", "cw-l2-t:eps=20,steps=40,searches=5,c=0.03,step=0.05"),
         ("deepfool_linf", "deepfool:norm=linf,eps=1,steps=10"),
         ("deepfool_l2", "deepfool:norm=l2,eps=20,steps=10"),
     ] {
         // Steps onto a boundary amplify what rounding does to a gradient.
-        let near = golden.starts_with("fab") || golden.starts_with("deepfool");
-        let tolerance = if near { Tolerance::Loose } else { Tolerance::Approximate };
-        all.push((golden.to_owned(), spec(text), 0, tolerance));
+        let spec = spec(text);
+        let tolerance = if spec.minimises() { Tolerance::Loose } else { Tolerance::Approximate };
+        // The second restart.
+        let attempt = u32::from(golden.starts_with("fab_again"));
+        all.push((golden.to_owned(), spec, attempt, tolerance));
     }
     all
 }
@@ -105,7 +113,7 @@ fn searches_follow_pytorch() {
         let count = mixed.labels.len();
         let mut session = Session::new(device, &model, count).unwrap();
         for (name, spec, attempt, tolerance) in searches() {
-            let near = name.starts_with("fab") || name.starts_with("deepfool");
+            let near = spec.minimises();
             let batch = if near { &right } else { &mixed };
             batch.load(&mut session);
             let mut objective = Objective::new(&mut session, count, 0, Purpose::AttackStart, 0);
@@ -181,8 +189,11 @@ fn every_attack() -> Vec<AttackSpec> {
                 ("square", _) => "queries=30,restarts=2",
                 ("bim" | "mi-fgsm" | "dra", _) => "steps=4",
                 // They find something in a few steps in a large ball only.
-                ("fab-t" | "deepfool", Norm::Linf) => "steps=6,eps=0.9",
-                ("fab-t" | "deepfool", Norm::L2) => "steps=6,eps=20",
+                ("cw-l2" | "cw-l2-t", _) => "steps=30,searches=3,c=0.1,step=0.05,eps=20",
+                ("fab" | "fab-t", Norm::Linf) => "steps=6,eps=0.9,restarts=2",
+                ("fab" | "fab-t", Norm::L2) => "steps=6,eps=20,restarts=2",
+                ("deepfool", Norm::Linf) => "steps=6,eps=0.9",
+                ("deepfool", Norm::L2) => "steps=6,eps=20",
                 _ => "steps=6,restarts=2",
             };
             specs.push(AttackSpec::parse(&format!("{name}:{settings}"), Some(norm), None).unwrap());

@@ -221,3 +221,77 @@ fn what_is_kept_is_what_was_counted() {
     }
     assert!(fractions.is_sorted() && fractions.iter().all(|f| (0.0..=1.0).contains(f)), "{fractions:?}");
 }
+
+/// An image that never falls takes the passes of the algorithms, and no more. With ten classes, for which
+/// there are nine targets, and AutoAttack's numbers of steps that is 1,910 gradients and some 5,900 forward
+/// passes.
+#[test]
+fn attacks_cost_what_their_arithmetic_says() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    // In a ball without extent nothing falls.
+    let attacks = specs(&[
+        "apgd-ce:eps=0,steps=20",
+        "apgd-t:eps=0,steps=20",
+        "fab-t:eps=0,steps=10",
+        "square:eps=0,queries=50",
+        "fab:eps=0,steps=10,restarts=2",
+        "pgd:eps=0,steps=7,restarts=3",
+        "cw-l2:eps=0,steps=10,searches=3",
+    ]);
+    for batch in [37, 4] {
+        let (outcome, ..) = run(&data, &attacks, batch, Order::InTurn);
+        let images = outcome.clean_correct();
+        assert_eq!(outcome.worst_case(), images);
+        // Five classes: four targets. Each attempt is classified once more in the end; a target, or the
+        // order of the targets, takes a forward pass on the clean image.
+        let expected = [
+            (1, 21),
+            (4 * 2, 4 * 21),
+            (4 * (10 + 2), 4 * 10),
+            (50 + 1 + 1, 0),
+            (2 * (10 + 1), 2 * 10 * 4),
+            (3, 3 * 7),
+        ];
+        for (i, (forwards, gradients)) in expected.into_iter().enumerate() {
+            let found = outcome.passes[i];
+            let name = &attacks[i].kind;
+            assert_eq!((found.forwards, found.gradients), (forwards * images, gradients * images), "{name}");
+        }
+        // A search of CW-L2 may end early, and takes at least its first look.
+        let cw = outcome.passes[expected.len()];
+        assert!((3 * images..=30 * images).contains(&cw.gradients), "{cw:?}");
+    }
+}
+
+/// What is told about distances is about the images that were handed out.
+#[test]
+fn distances_are_those_of_the_images_found() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    let attacks =
+        specs(&["deepfool:norm=l2,eps=20,steps=20", "pgd:eps=0.4,steps=4", "fab-t:eps=0.9,steps=6"]);
+    let (outcome, kept, _) = run(&data, &attacks, 16, Order::Independent);
+    for i in [0, 2] {
+        let mut expected = Vec::new();
+        for (n, found) in kept[i].iter().enumerate() {
+            if outcome.clean[n] && !outcome.robust[i][n] {
+                let mut clean = vec![0.0; LEN];
+                data.image(n, &mut clean);
+                let moved = clean.iter().zip(found).map(|(a, b)| f64::from((a - b).abs()));
+                expected.push(if i == 0 {
+                    moved.map(|d| d * d).sum::<f64>().sqrt()
+                } else {
+                    moved.fold(0.0, f64::max)
+                });
+            }
+        }
+        expected.sort_by(f64::total_cmp);
+        let found = &outcome.distances[i];
+        assert!(found.len() > 1 && found.len() == expected.len(), "{} of {}", found.len(), expected.len());
+        assert!(found.iter().zip(&expected).all(|(f, e)| (f64::from(*f) - e).abs() < 1e-6));
+        let distance = outcome.distance(i).expect("some were found");
+        let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+        assert!((distance.mean - mean).abs() < 1e-6 && distance.found == expected.len());
+    }
+    // Attacks that go as far as they may have no distance to tell.
+    assert!(outcome.distances[1].is_empty() && outcome.distance(1).is_none());
+}

@@ -246,6 +246,7 @@ fn functions() {
         case(Function::Exp, 0.7, -0.2, -1.0, 1.0),
         case(Function::Log, -0.5, 2.0, 0.0, 1.0),
         case(Function::SquareRoot, 0.6, 0.3, 0.2, 1.0),
+        case(Function::Tanh, 0.8, -0.1, 0.0, 1.0),
         case(Function::Reciprocal, -0.6, 2.5, 0.0, 1.0),
         case(Function::Identity, -1.4, 0.5, -1.0, 1.0),
         (Case::new("Abs", Op::Map(Map::plain(Function::Abs)), [Input::Distinct(x)]), 1),

@@ -131,7 +131,7 @@ fn not_a_number_stays_visible() {
         assert!(max[0].is_nan(), "{values:?}");
     }
     use adamant::op::{Function, LargestOther, LogSoftmax, Map};
-    for function in [Function::Exp, Function::Abs, Function::Sign, Function::SquareRoot] {
+    for function in [Function::Exp, Function::Abs, Function::Sign, Function::SquareRoot, Function::Tanh] {
         let y = on_cpu(Op::Map(Map::plain(function)), &[(row, &[1.0, f32::NAN, 0.0])]);
         assert!(y[1].is_nan() && !y[0].is_nan(), "{function:?}");
     }

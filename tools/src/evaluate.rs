@@ -17,6 +17,10 @@ impl Suite {
             Self::Quick => &["fgsm", "pgd:steps=20"],
             Self::Standard => &["fgsm", "pgd:steps=20", "apgd-ce", "apgd-t"],
             Self::Autoattack => &["apgd-ce", "apgd-t", "fab-t", "square"],
+            // In the order of the authors' code, with its restarts.
+            Self::AutoattackPlus => {
+                &["apgd-ce:restarts=5", "apgd-dlr:restarts=5", "fab:restarts=5", "square", "apgd-t", "fab-t"]
+            }
             Self::AutoattackRand => &["apgd-ce", "apgd-dlr"],
             Self::Corruptions => &[],
         }
@@ -33,7 +37,8 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         false => attacks_of_curve(&texts, &args.ball, &args.curve)?,
     };
 
-    let in_turn = args.in_turn || matches!(suite, Some(Suite::Autoattack | Suite::AutoattackRand));
+    let in_turn = args.in_turn
+        || matches!(suite, Some(Suite::Autoattack | Suite::AutoattackPlus | Suite::AutoattackRand));
     let order = if in_turn { Order::InTurn } else { Order::Independent };
 
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use adamant::{
-    Ardist, AttackSpec, CorruptionReport, Curve, EvaluationReport, Order, Outcome, ReportContext, Tradeoff,
-    wilson,
+    Ardist, AttackSpec, CorruptionReport, Curve, Distance, EvaluationReport, Order, Outcome, Passes,
+    ReportContext, Tradeoff, wilson,
 };
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,23 @@ pub struct Metrics {
     /// Whether the attacks are those of the results that ARDist compares with: AutoAttack at linf 8/255.
     pub ardist_attacks: bool,
     pub curves: Vec<Curve>,
+    /// For each attack: how far away the misclassified images are that it found, where it looks for the
+    /// nearest.
+    #[serde(default)]
+    pub distances: Vec<Option<Distance>>,
+    /// For each attack: passes through the network, on average over the images that were classified
+    /// correctly.
+    #[serde(default)]
+    pub cost: Vec<Cost>,
+}
+
+/// What an attack spent on an image on average.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Cost {
+    /// Forward passes alone.
+    pub forwards: f64,
+    /// Forward passes with one back to the pixels.
+    pub gradients: f64,
 }
 
 impl Evaluation {
@@ -131,7 +148,7 @@ impl Evaluation {
                 attacks: report.attacks.iter().map(|a| of(a.robust_correct)).collect(),
                 worst_case: of(report.worst_case.robust_correct),
             },
-            metrics: Metrics::new(&report, outcome.curves(&attacks)),
+            metrics: Metrics::new(&report, &outcome, &attacks),
             corruptions: None,
             command: command.to_vec(),
             report,
@@ -166,6 +183,14 @@ impl Evaluation {
             }
             text.push('\n');
         }
+        for (attack, distance) in self.report.attacks.iter().zip(&metrics.distances) {
+            if let Some(Distance { found, mean, median }) = distance {
+                let (name, norm) = (&attack.name, &attack.norm);
+                text += &format!(
+                    "{name}: {found} found at {norm} distances of {median:.4} (median), {mean:.4} (mean)\n"
+                );
+            }
+        }
         for curve in &metrics.curves {
             text += &format!("\nrobust accuracy by radius, {}\n", curve.norm);
             for point in &curve.points {
@@ -189,12 +214,17 @@ impl Evaluation {
 }
 
 impl Metrics {
-    fn new(report: &EvaluationReport, curves: Vec<Curve>) -> Self {
+    fn new(report: &EvaluationReport, outcome: &Outcome, attacks: &[AttackSpec]) -> Self {
         let attacked = !report.attacks.is_empty();
         let (clean, robust) = (100.0 * report.clean.accuracy, 100.0 * report.worst_case.robust_accuracy);
         let tradeoff = Tradeoff::of(&report.data).filter(|_| attacked);
         let published = |a: &adamant::AttackResult| {
             a.norm == "linf" && (a.eps - 8.0 / 255.0).abs() < 1e-6 && !a.name.starts_with("transfer-")
+        };
+        let correct = report.clean.correct.max(1) as f64;
+        let cost = |passes: Passes| Cost {
+            forwards: passes.forwards as f64 / correct,
+            gradients: passes.gradients as f64 / correct,
         };
         let has = |name: &str| report.attacks.iter().any(|a| a.name == name && published(a));
         Self {
@@ -202,7 +232,9 @@ impl Metrics {
             ardist: tradeoff.map(|curve| curve.distance(clean, robust)),
             ardist_attacks: ["apgd-ce", "apgd-t", "fab-t", "square"].into_iter().all(has)
                 && report.attacks.iter().all(published),
-            curves,
+            curves: outcome.curves(attacks),
+            distances: (0..outcome.distances.len()).map(|i| outcome.distance(i)).collect(),
+            cost: outcome.passes.iter().map(|p| cost(*p)).collect(),
         }
     }
 }

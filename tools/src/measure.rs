@@ -301,7 +301,9 @@ pub fn describe(attack: &AttackResult) -> String {
     let kind = attack.name.trim_start_matches("transfer-");
     if kind == "square" {
         text += &format!(", {} queries", attack.steps);
-    } else if ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "deepfool"].contains(&kind) {
+    } else if ["apgd-ce", "apgd-dlr", "apgd-t", "cw-l2", "cw-l2-t", "fab", "fab-t", "deepfool"]
+        .contains(&kind)
+    {
         text += &format!(", {} steps", attack.steps);
     } else if attack.steps > 1 {
         text += &format!(", {} steps of {}", attack.steps, pixels(attack.step));

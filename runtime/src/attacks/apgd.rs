@@ -8,9 +8,7 @@ use super::{Aim, Attack, Ball, Objective};
 use crate::error::Result;
 use crate::graph::Variable;
 use crate::loss::Loss;
-use crate::ops::{
-    ApgdCheckpoint, ApgdTrack, AttackStep, Copy, CopyWhere, ImageNorm, Mix, MoveAlong, Noise, Norm, Op, Order,
-};
+use crate::ops::{ApgdCheckpoint, ApgdTrack, AttackStep, Copy, CopyWhere, Mix, Norm, Op};
 use crate::session::ModelGraph;
 use crate::shape::Shape;
 
@@ -64,8 +62,7 @@ impl Attack for Apgd {
         objective.set_loss(self.loss);
         objective.set_targets(self.aim, attempt / self.restarts)?;
         let state = State::new(objective)?;
-        objective.set_stream(objective.stream(attempt % self.restarts));
-        state.start(objective, self.ball.norm)?;
+        objective.start_on_surface(self.ball.norm, attempt % self.restarts)?;
         self.search(objective, &state)
     }
 }
@@ -124,24 +121,6 @@ impl State {
             improved: objective.values("apgd improved")?,
             checked_loss: objective.values("apgd checked loss")?,
             halved: objective.values("apgd halved")?,
-        })
-    }
-
-    /// Starts on the surface of the ball: noise scaled to the radius in the ball's norm.
-    fn start(&self, objective: &mut Objective<'_>, norm: Norm) -> Result<()> {
-        objective.run("apgd start", norm as u32, |m| {
-            let (image, one) = (m.graph.shape(m.images), Shape::per_image(m.count));
-            let key = m.graph.variable(m.buffers.key, Shape::vector(2));
-            let indices = m.graph.variable(m.buffers.indices, one);
-            let (normal, order) = match norm {
-                Norm::Linf => (false, Order::Max),
-                Norm::L2 => (true, Order::L2),
-            };
-            let noise = m.graph.add(Op::Noise(Noise { shape: image, normal }), &[indices, key])?;
-            let size = m.graph.add(Op::ImageNorm(ImageNorm { order }), &[noise])?;
-            let radius = m.graph.variable(m.buffers.radius, one);
-            let inputs = [m.images, noise, size, radius];
-            m.graph.update(Op::MoveAlong(MoveAlong), &inputs, &[m.adversarial])
         })
     }
 

@@ -28,11 +28,16 @@ impl Nearest {
 
     /// Keeps the adversarial images that are misclassified, where they are nearer than those before.
     pub(super) fn keep(&self, m: &mut ModelGraph, norm: Norm) -> Result<()> {
+        let correct = m.graph.variable(m.buffers.correct, Shape::per_image(m.count));
+        self.keep_where(m, norm, correct)
+    }
+
+    /// The same, where `correct` says which images are not yet where they are wanted.
+    pub(super) fn keep_where(&self, m: &mut ModelGraph, norm: Norm, correct: ValueId) -> Result<()> {
         let (image, one) = (m.graph.shape(m.images), Shape::per_image(m.count));
         let away = combine(m, (1.0, m.adversarial), (-1.0, m.images))?;
         let distance = length(m, away, norm)?;
         let closeness = m.graph.add(Op::Scale(Scale { factor: -1.0 }), &[distance])?;
-        let correct = m.graph.variable(m.buffers.correct, one);
         let kept = [self.closeness, self.missing].map(|v| m.graph.variable(v, one));
         let nearest = m.graph.variable(self.image, image);
         let inputs = [m.adversarial, closeness, correct];

@@ -2,13 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::Ball;
 use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::loss::Loss;
-use crate::ops::Norm;
+use crate::ops::{ImageNorm, MoveAlong, Noise, Norm, Op, Order};
 use crate::random::{Purpose, Stream};
 use crate::session::{Buffers, Images, ModelGraph, Session};
+use crate::shape::Shape;
 
 /// The position of random targets: past every pixel, and not the one that the l2 start uses.
 const TARGET_POSITION: u32 = u32::MAX - 1;
@@ -53,6 +56,16 @@ pub struct Objective<'a> {
     gradient: Option<&'a GradientOf<'a>>,
     /// Set by another thread to stop.
     stop: Option<&'a AtomicBool>,
+    passes: Passes,
+}
+
+/// Passes through the network that each image of a batch took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Passes {
+    /// Forward passes alone.
+    pub forwards: u64,
+    /// Gradients of the image: a forward pass, and one back to the pixels.
+    pub gradients: u64,
 }
 
 /// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
@@ -74,6 +87,7 @@ impl<'a> Objective<'a> {
             balls: None,
             gradient: None,
             stop: None,
+            passes: Passes::default(),
         }
     }
 
@@ -101,6 +115,16 @@ impl<'a> Objective<'a> {
             Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Interrupted),
             _ => Ok(()),
         }
+    }
+
+    /// Passes of each image since the objective was made.
+    pub fn passes(&self) -> Passes {
+        self.passes
+    }
+
+    /// Number of images.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Number of classes.
@@ -152,6 +176,13 @@ impl<'a> Objective<'a> {
         self.session.device().write_integers(variable, targets);
     }
 
+    /// For each class but the label, in order, that class for each image.
+    pub(super) fn other_classes(&mut self) -> Result<Vec<Vec<u32>>> {
+        let labels = self.targets(Aim::Any, 0)?;
+        let other = |k: u32| labels.iter().map(|&label| k + u32::from(k >= label)).collect();
+        Ok((0..self.classes() as u32 - 1).map(other).collect())
+    }
+
     /// The class that number `which` of `aim` is for each image.
     pub(super) fn targets(&mut self, aim: Aim, which: u32) -> Result<Vec<u32>> {
         let classes = self.classes();
@@ -174,6 +205,7 @@ impl<'a> Objective<'a> {
                 labels.iter().zip(indices).map(|(&label, index)| other(label, index)).collect()
             }
             Aim::Likely => {
+                self.passes.forwards += 1;
                 let logits = self.session.logits(self.count, Images::Clean)?;
                 let rows = logits.chunks_exact(classes).zip(&labels);
                 rows.map(|(row, &label)| likely(row, label, which as usize)).collect()
@@ -203,6 +235,26 @@ impl<'a> Objective<'a> {
         self.session.start_random(self.count, norm, stream.key)
     }
 
+    /// Starts on the surface of each ball, before the box clips it: noise scaled to the radius in the
+    /// ball's norm, uniform for linf, normal for l2.
+    pub fn start_on_surface(&mut self, norm: Norm, restart: u32) -> Result<()> {
+        self.set_stream(self.stream(restart));
+        self.run("start on the surface", norm as u32, |m| {
+            let (image, one) = (m.graph.shape(m.images), Shape::per_image(m.count));
+            let key = m.graph.variable(m.buffers.key, Shape::vector(2));
+            let indices = m.graph.variable(m.buffers.indices, one);
+            let (normal, order) = match norm {
+                Norm::Linf => (false, Order::Max),
+                Norm::L2 => (true, Order::L2),
+            };
+            let noise = m.graph.add(Op::Noise(Noise { shape: image, normal }), &[indices, key])?;
+            let size = m.graph.add(Op::ImageNorm(ImageNorm { order }), &[noise])?;
+            let radius = m.graph.variable(m.buffers.radius, one);
+            let inputs = [m.images, noise, size, radius];
+            m.graph.update(Op::MoveAlong(MoveAlong), &inputs, &[m.adversarial])
+        })
+    }
+
     /// Starts from the clean images and normal noise of deviation 0.001.
     pub fn start_normal(&mut self, restart: u32) -> Result<()> {
         let stream = self.stream(restart);
@@ -213,6 +265,7 @@ impl<'a> Objective<'a> {
     /// and whether it is still classified correctly.
     pub fn gradient(&mut self) -> Result<()> {
         self.check_stop()?;
+        self.passes.gradients += 1;
         match self.gradient {
             Some(gradient) => gradient(self.session, self.count),
             None => self.session.gradient(self.count, self.loss),
@@ -222,6 +275,7 @@ impl<'a> Objective<'a> {
     /// Computes what [`Objective::gradient`] does, without the gradient.
     pub fn score(&mut self) -> Result<()> {
         self.check_stop()?;
+        self.passes.forwards += 1;
         self.session.score(self.count, self.loss)
     }
 
@@ -238,6 +292,7 @@ impl<'a> Objective<'a> {
     /// Scores the adversarial images by their cross-entropy and keeps them where they are worse than
     /// those kept before.
     pub fn keep_worst(&mut self) -> Result<()> {
+        self.passes.forwards += 1;
         self.session.score(self.count, Loss::CrossEntropy)?;
         self.session.keep_worst(self.count)
     }
@@ -257,6 +312,11 @@ impl<'a> Objective<'a> {
         self.session.extra_values(name)
     }
 
+    /// A buffer of `len` values that belong to no image.
+    pub(crate) fn vector(&mut self, name: &'static str, len: usize) -> Result<Variable> {
+        self.session.extra_vector(name, len)
+    }
+
     /// Sets all values of a buffer with one value for each image.
     pub(crate) fn fill(&mut self, values: Variable, value: f32) {
         let all = vec![value; self.count];
@@ -271,6 +331,12 @@ impl<'a> Objective<'a> {
     /// Writes one integer to the front of a buffer.
     pub(super) fn write_integer(&mut self, variable: Variable, value: u32) {
         self.session.device().write_integers(variable, &[value]);
+    }
+
+    /// The loss of each image, as [`Objective::gradient`] or [`Objective::score`] left it.
+    pub(crate) fn loss(&mut self) -> Result<Vec<f32>> {
+        let loss = self.buffers().loss;
+        self.read(loss)
     }
 
     /// Reads a buffer with one value for each image: the device finishes its work first.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aim, Apgd, Attack, Ball, DeepFool, Dra, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
+use super::{Aim, Apgd, Attack, Ball, CwL2, DeepFool, Dra, Fab, Fgsm, MiFgsm, Pgd, Square, Start};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Norm;
@@ -27,6 +27,8 @@ enum DefaultStep {
     Madry,
     /// eps / steps.
     Share,
+    /// This long, whatever eps is.
+    Fixed(f32),
 }
 
 /// What the kind of an attack begins with when it was made against another model.
@@ -35,6 +37,8 @@ const TRANSFERRED: &str = "transfer-";
 const STEPPED: &[&str] = &["norm", "eps", "step", "steps"];
 const STARTED: &[&str] = &["norm", "eps", "step", "steps", "start", "restarts"];
 const ADAPTIVE: &[&str] = &["norm", "eps", "steps", "restarts"];
+
+const WEIGHTED: &[&str] = &["eps", "step", "steps", "searches", "c"];
 
 /// Steps and step lengths where a paper or its authors' code has no rule of its own are PGD's.
 const ATTACKS: &[Known] = &[
@@ -48,8 +52,11 @@ const ATTACKS: &[Known] = &[
     known("apgd-ce", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
     known("apgd-dlr", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
     known("apgd-t", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
+    known("cw-l2", WEIGHTED, 1000, DefaultStep::Fixed(0.01), Start::Clean),
+    known("cw-l2-t", WEIGHTED, 1000, DefaultStep::Fixed(0.01), Start::Clean),
     known("deepfool", &["norm", "eps", "steps"], 50, DefaultStep::Part(0.0), Start::Clean),
-    known("fab-t", &["norm", "eps", "steps"], 100, DefaultStep::Part(0.0), Start::Clean),
+    known("fab", ADAPTIVE, 100, DefaultStep::Part(0.0), Start::Clean),
+    known("fab-t", ADAPTIVE, 100, DefaultStep::Part(0.0), Start::Clean),
     known("dra", &["eps", "steps", "part"], 5, DefaultStep::Share, Start::Clean),
     known("square", &["norm", "eps", "queries", "restarts"], 5000, DefaultStep::Part(0.0), Start::Random),
 ];
@@ -77,7 +84,18 @@ pub struct AttackSpec {
     pub restarts: u32,
     /// DRA: the part of an image's elements that change.
     pub part: f32,
+    /// CW-L2: values of c that its binary search tries; 0 elsewhere.
+    #[serde(default)]
+    pub searches: u32,
+    /// CW-L2: the first of them; 0 elsewhere.
+    #[serde(default)]
+    pub c: f32,
 }
+
+/// Searches of CW-L2 and its first c where none are given: the paper's. Its 10,000 steps are not the
+/// default here.
+const SEARCHES: u32 = 9;
+const FIRST_C: f32 = 1e-3;
 
 /// DRA's part where none is given: the paper's for CIFAR-10.
 pub(crate) const DRA_PART: f32 = 1.0 / 3.0;
@@ -130,6 +148,7 @@ impl AttackSpec {
         }
         let norm = match values.get("norm") {
             Some(name) => parse_norm(name)?,
+            None if kind.starts_with("cw-l2") => Norm::L2,
             None if !known.settings.contains(&"norm") => Norm::Linf,
             None => norm.unwrap_or(Norm::Linf),
         };
@@ -151,6 +170,7 @@ impl AttackSpec {
             (None, DefaultStep::Part(part)) => part * eps,
             (None, DefaultStep::Madry) => 2.5 * eps / steps.max(1) as f32,
             (None, DefaultStep::Share) => eps / steps.max(1) as f32,
+            (None, DefaultStep::Fixed(step)) => step,
         };
         let start = match values.get("start").copied() {
             None => known.start,
@@ -161,6 +181,7 @@ impl AttackSpec {
                 return Err(Error::Config(format!("start={other}: it is random, clean or normal")));
             }
         };
+        let weighted = known.settings.contains(&"c");
         let spec = Self {
             kind: kind.into(),
             ball: Ball { norm, eps },
@@ -169,6 +190,10 @@ impl AttackSpec {
             start,
             restarts: whole("restarts", 1)?,
             part: values.get("part").map_or(Ok(DRA_PART), |text| parse_fraction(text))?,
+            searches: whole("searches", if weighted { SEARCHES } else { 0 })?,
+            c: values
+                .get("c")
+                .map_or(Ok(if weighted { FIRST_C } else { 0.0 }), |text| parse_fraction(text))?,
         };
         spec.check()?;
         Ok(spec)
@@ -196,7 +221,8 @@ impl AttackSpec {
             "square" => 1.0,
             "fab-t" => 3.0,
             // A gradient for each of nine classes.
-            "deepfool" => 19.0,
+            "deepfool" | "fab" => 19.0,
+            "cw-l2" | "cw-l2-t" => 2.0 * f64::from(self.searches),
             _ => 2.0,
         }
     }
@@ -207,6 +233,11 @@ impl AttackSpec {
             "dra" => "mean".into(),
             _ => self.ball.norm.to_string(),
         }
+    }
+
+    /// Whether it looks for the nearest misclassified image: its eps only says which of those count.
+    pub fn minimises(&self) -> bool {
+        matches!(self.kind.as_str(), "deepfool" | "fab" | "fab-t" | "cw-l2" | "cw-l2-t")
     }
 
     /// Refuses settings out of their range.
@@ -221,6 +252,13 @@ impl AttackSpec {
         positive("step", self.step)?;
         if self.steps == 0 || self.restarts == 0 {
             return Err(Error::Config(format!("attack {}: at least one step and one restart", self.kind)));
+        }
+        let weighted = matches!(self.kind.trim_start_matches(TRANSFERRED), "cw-l2" | "cw-l2-t");
+        if weighted && (self.searches == 0 || self.c <= 0.0 || !self.c.is_finite()) {
+            return Err(Error::Config(format!(
+                "attack {}: at least one search, and a c above 0; got searches={} and c={}",
+                self.kind, self.searches, self.c
+            )));
         }
         if !(0.0..=1.0).contains(&self.part) {
             return Err(Error::Config(format!(
@@ -239,9 +277,11 @@ impl AttackSpec {
 
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
-        let Self { ball, step, steps, start, restarts, part, .. } = *self;
+        let Self { ball, step, steps, start, restarts, part, searches, c, .. } = *self;
         let pgd = |name, loss, aim| Box::new(Pgd { name, ball, step, steps, start, restarts, loss, aim });
         let apgd = |name, loss, aim| Box::new(Apgd { name, ball, steps, restarts, loss, aim });
+        let cw_l2 = |name, aim| Box::new(CwL2 { name, eps: ball.eps, steps, searches, rate: step, c, aim });
+        let fab = |name, aim| Box::new(Fab { name, ball, steps, restarts, aim });
         match self.kind.trim_start_matches(TRANSFERRED) {
             "fgsm" => Box::new(Fgsm { ball }),
             "bim" => pgd("bim", Loss::CrossEntropy, Aim::Any),
@@ -252,8 +292,11 @@ impl AttackSpec {
             "apgd-ce" => apgd("apgd-ce", Loss::CrossEntropy, Aim::Any),
             "apgd-dlr" => apgd("apgd-dlr", Loss::Dlr, Aim::Any),
             "apgd-t" => apgd("apgd-t", Loss::TargetDlr, Aim::Likely),
+            "cw-l2" => cw_l2("cw-l2", Aim::Any),
+            "cw-l2-t" => cw_l2("cw-l2-t", Aim::Likely),
             "deepfool" => Box::new(DeepFool { ball, steps }),
-            "fab-t" => Box::new(Fab { ball, steps }),
+            "fab" => fab("fab", Aim::Any),
+            "fab-t" => fab("fab-t", Aim::Likely),
             "dra" => Box::new(Dra { eps: ball.eps, steps, part }),
             "square" => Box::new(Square { ball, queries: steps, restarts }),
             _ => pgd("pgd", Loss::CrossEntropy, Aim::Any),
@@ -317,6 +360,9 @@ mod tests {
         assert_eq!((dra.steps, dra.step, dra.part), (5, 0.04 / 5.0, 1.0 / 3.0));
         assert_eq!(dra.norm_name(), "mean");
         assert_eq!(spec("dra:part=1/6").part, 1.0 / 6.0);
+        let cw = AttackSpec::parse("cw-l2", Some(Norm::Linf), None).unwrap();
+        assert_eq!((cw.ball, cw.step), (Ball { norm: Norm::L2, eps: 0.5 }, 0.01));
+        assert_eq!((cw.steps, cw.searches, cw.c), (1000, 9, 1e-3));
         assert_eq!(spec("square").steps, 5000);
         assert_eq!(spec("square:queries=70").steps, 70);
     }
@@ -331,6 +377,9 @@ mod tests {
         assert!(message("pgd:steps=0").contains("at least one step"));
         assert!(message("pgd:step=-1").contains("negative"));
         assert!(message("dra:part=1.5").contains("[0, 1]"));
+        assert!(message("cw-l2:norm=linf").contains("no setting 'norm'"));
+        assert!(message("cw-l2:c=0").contains("c above 0"));
+        assert!(message("cw-l2-t:searches=0").contains("at least one search"));
         assert!(message("dra:norm=l2").contains("no setting 'norm'"));
         assert!(message("fgsm:steps=2").contains("no setting 'steps'"));
     }

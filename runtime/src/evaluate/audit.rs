@@ -13,12 +13,7 @@ pub(super) fn audit(name: &str, ball: &Ball, clean: &[f32], found: &[f32], count
         if let Some(value) = y.iter().find(|v| !(0.0..=1.0).contains(*v)) {
             return Err(fault(format!("image {n} of the batch holds {value}")));
         }
-        let differences = x.iter().zip(y).map(|(x, y)| f64::from((x - y).abs()));
-        let norm = match ball.norm {
-            // Not a number stays one, and is not inside.
-            Norm::Linf => differences.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
-            Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
-        };
+        let norm = distance(x, y, ball.norm);
         // Rounding of x + eps in f32 for pixels near 1.
         let inside = norm <= f64::from(ball.eps) * (1.0 + 1e-5) + 1e-7;
         if !inside {
@@ -29,6 +24,16 @@ pub(super) fn audit(name: &str, ball: &Ball, clean: &[f32], found: &[f32], count
         }
     }
     Ok(())
+}
+
+/// How far apart two images are.
+pub(super) fn distance(x: &[f32], y: &[f32], norm: Norm) -> f64 {
+    let differences = x.iter().zip(y).map(|(x, y)| f64::from((x - y).abs()));
+    match norm {
+        // Not a number stays one, and is not inside any ball.
+        Norm::Linf => differences.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
+        Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
+    }
 }
 
 #[cfg(test)]

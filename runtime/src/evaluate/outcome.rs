@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Order, Signs};
-use crate::attacks::AttackSpec;
+use crate::attacks::{AttackSpec, Passes};
 use crate::error::{Error, Result};
 use crate::report::{AttackResult, CleanResult, EvaluationReport, WorstCase};
 
@@ -17,6 +17,14 @@ pub struct Outcome {
     pub robust: Vec<Vec<bool>>,
     /// For each attack: seconds spent.
     pub seconds: Vec<f64>,
+    /// For each attack: passes through the network, summed over the images that it met; results of
+    /// earlier versions have none.
+    #[serde(default)]
+    pub passes: Vec<Passes>,
+    /// For each attack that looks for the nearest misclassified image, how far away those are that it
+    /// found, in its norm, the nearest first; empty for the others.
+    #[serde(default)]
+    pub distances: Vec<Vec<f32>>,
     /// Images whose gradient was exactly zero everywhere at the clean image.
     pub zero_gradients: usize,
     pub order: Order,
@@ -38,6 +46,20 @@ impl Outcome {
     /// Images that withstood every attack.
     pub fn worst_case(&self) -> u64 {
         (0..self.clean.len()).filter(|&n| self.clean[n] && self.robust.iter().all(|r| r[n])).count() as u64
+    }
+
+    /// Mean and median distance of the misclassified images that attack `index` found, and how many they
+    /// are; `None` where it does not look for the nearest, or found none.
+    pub fn distance(&self, index: usize) -> Option<Distance> {
+        let found = self.distances.get(index)?;
+        let middle = found.len() / 2;
+        let median = match found.len() {
+            0 => return None,
+            n if n % 2 == 1 => f64::from(found[middle]),
+            _ => 0.5 * (f64::from(found[middle - 1]) + f64::from(found[middle])),
+        };
+        let mean = found.iter().copied().map(f64::from).sum::<f64>() / found.len() as f64;
+        Some(Distance { found: found.len(), mean, median })
     }
 
     /// The outcome in the words of `evaluate --json`.
@@ -94,6 +116,22 @@ impl Outcome {
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
             *mine += theirs;
         }
+        // Of one part alone they would be wrong for the whole.
+        if self.passes.len() == other.passes.len() {
+            for (mine, theirs) in self.passes.iter_mut().zip(&other.passes) {
+                mine.forwards += theirs.forwards;
+                mine.gradients += theirs.gradients;
+            }
+        } else {
+            self.passes.clear();
+        }
+        if self.distances.len() == other.distances.len() {
+            for (mine, theirs) in self.distances.iter_mut().zip(&other.distances) {
+                theirs.iter().for_each(|&distance| insert(mine, distance));
+            }
+        } else {
+            self.distances.clear();
+        }
         self.zero_gradients += other.zero_gradients;
         self.signs.append(&other.signs);
         self.absent_classes.retain(|class| other.absent_classes.contains(class));
@@ -109,7 +147,25 @@ impl Outcome {
             && self.seconds.len() == attacks
             && self.seconds.iter().all(|s| s.is_finite() && *s >= 0.0)
             && self.signs.loss_rise.len() == attacks
+            && [self.passes.len(), self.distances.len()].iter().all(|&len| len == attacks || len == 0)
+            && self.distances.iter().all(|all| all.is_sorted() && all.iter().all(|d| d.is_finite()))
     }
+}
+
+/// Adds to numbers in order.
+pub(super) fn insert(sorted: &mut Vec<f32>, value: f32) {
+    let at = sorted.partition_point(|x| x.total_cmp(&value).is_lt());
+    sorted.insert(at, value);
+}
+
+/// How far away the nearest misclassified images are.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Distance {
+    /// Images that were found.
+    pub found: usize,
+    /// In the attack's norm, pixels in [0, 1].
+    pub mean: f64,
+    pub median: f64,
 }
 
 pub(super) fn count_of(flags: &[bool]) -> u64 {
@@ -187,6 +243,8 @@ mod tests {
             robust: vec![robust.to_vec()],
             seconds: vec![1.5],
             absent_classes: absent.to_vec(),
+            passes: vec![Passes { forwards: 2, gradients: 3 }],
+            distances: vec![vec![clean.len() as f32]],
             signs: Signs { loss_rise: vec![rise], ..Signs::default() },
             ..Outcome::default()
         }
@@ -197,9 +255,23 @@ mod tests {
         let mut all = part(&[true, true], &[true, false], &[1, 2]);
         all.append(&part(&[false], &[false], &[2, 3])).unwrap();
         let expected = part(&[true, true, false], &[true, false, false], &[2]);
-        assert_eq!(all, Outcome { seconds: vec![3.0], ..expected });
+        let passes = vec![Passes { forwards: 4, gradients: 6 }];
+        let distances = vec![vec![1.0, 2.0]];
+        assert_eq!(all, Outcome { seconds: vec![3.0], passes, distances, ..expected });
+        assert_eq!(all.distance(0), Some(Distance { found: 2, mean: 1.5, median: 1.5 }));
         assert!(all.is_whole(3) && !all.is_whole(2));
         assert!(all.append(&Outcome::default()).is_err());
+        // What one part does not know, the whole does not.
+        let old = Outcome { passes: vec![], distances: vec![], ..part(&[true], &[true], &[]) };
+        all.append(&old).unwrap();
+        assert!(all.is_whole(4) && all.passes.is_empty() && all.distance(0).is_none());
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let outcome = Outcome { distances: vec![vec![1.0, 2.0, 9.0], vec![]], ..Outcome::default() };
+        assert_eq!(outcome.distance(0), Some(Distance { found: 3, mean: 4.0, median: 2.0 }));
+        assert_eq!((outcome.distance(1), outcome.distance(2)), (None, None));
     }
 
     #[test]

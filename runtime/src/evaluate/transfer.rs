@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{EvaluateOptions, LossRise, Outcome, audit, check_stop, filled};
-use crate::attacks::{AttackSpec, Objective};
+use crate::attacks::{AttackSpec, Objective, Passes};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -53,6 +53,7 @@ pub fn evaluate_transfer(
         }
         let start = Instant::now();
         let mut robust = outcome.clean.clone();
+        let mut passes = Passes::default();
         for part in left.chunks(batch) {
             check_stop(options)?;
             let mut positions = part.to_vec();
@@ -63,6 +64,9 @@ pub fn evaluate_transfer(
             let mut objective = Objective::new(surrogate, count, options.seed, Purpose::AttackStart, 0)
                 .with_stop(options.stop);
             attack.perturb(&mut objective)?;
+            // Through the surrogate; then one through the model.
+            passes.forwards += (objective.passes().forwards + 1) * part.len() as u64;
+            passes.gradients += objective.passes().gradients * part.len() as u64;
             let found = surrogate.read_adversarial(count)?;
             audit(attack.name(), &attack.ball(), &images.images, &found, count)?;
             session.load(&found, &images.labels, &images.indices)?;
@@ -76,6 +80,12 @@ pub fn evaluate_transfer(
             progress(done as f64 / (left.len() * options.attacks.len()) as f64);
         }
         outcome.robust.push(robust);
+        if outcome.passes.len() == outcome.seconds.len() {
+            outcome.passes.push(passes);
+        }
+        if outcome.distances.len() == outcome.seconds.len() {
+            outcome.distances.push(Vec::new());
+        }
         outcome.seconds.push(start.elapsed().as_secs_f64());
         // How the loss of another model rises is no sign of this one.
         outcome.signs.loss_rise.push(LossRise::default());

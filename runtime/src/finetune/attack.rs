@@ -163,6 +163,8 @@ impl AttackConfig {
             start: if one_step { Start::Random } else { self.start },
             restarts: 1,
             part: self.part.map_or(DRA_PART, |part| part.0),
+            searches: 0,
+            c: 0.0,
         })
     }
 

@@ -27,6 +27,8 @@ pub enum Function {
     SquareRoot,
     Reciprocal,
     Identity,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Function {
@@ -42,6 +44,7 @@ impl Function {
             Self::SquareRoot => u.sqrt(),
             Self::Reciprocal => 1.0 / u,
             Self::Identity => u,
+            Self::Tanh => u.tanh(),
         }
     }
 }

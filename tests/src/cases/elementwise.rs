@@ -90,6 +90,11 @@ fn maps() -> Vec<Case> {
         case("positive values", Function::SquareRoot, positive.clone()),
         case("large and small", Function::SquareRoot, Input::Given(x, vec![-0.125, 0.0, 1e4, 1e-4])),
         case("positive values", Function::Reciprocal, positive),
+        case(
+            "both signs",
+            Function::Tanh,
+            Input::Given(x, vec![-90.0, 90.0, 0.3, -0.7, 0.0, 4.0, -9.0, 1e-3]),
+        ),
         case("both signs", Function::Reciprocal, Input::Given(x, vec![-5.0, 5.0, 1e6, -1e6])),
         case("both signs", Function::Identity, normal(x)),
         exact("both signs", Function::Abs, signs.clone()),

@@ -18,6 +18,8 @@ pub enum Suite {
     Standard,
     /// AutoAttack's standard version: apgd-ce, apgd-t, fab-t and square, in turn
     Autoattack,
+    /// AutoAttack's version plus: apgd-ce, apgd-dlr and fab with 5 restarts, square, apgd-t and fab-t, in turn
+    AutoattackPlus,
     /// AutoAttack's version for models that answer at random: apgd-ce and apgd-dlr, in turn. A model
     /// here never does, so one pass stands for the average of many
     AutoattackRand,
@@ -58,17 +60,19 @@ suite autoattack, when it withstood the attacks before as well.
 
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
-deepfool, fab-t, dra, square. docs/warnings.md says what the warnings mean.
+cw-l2 and cw-l2-t (searches=9,steps=1000,c=0.001,step=0.01; eps in l2),
+deepfool, fab, fab-t, dra, square. docs/warnings.md says what the warnings mean.
 
 The suite corruptions distorts the images itself, with the published severities;
-cifar10c:DIR and cifar100c:DIR are the published images (.npy).
+cifar10c:DIR and cifar100c:DIR are the published images (.npy). saved:DIR is
+what `adamant attack --save DIR` wrote, as it left the images.
 
 With --json FILE, what is found is kept in FILE.partial until it is complete:
 after a crash or Ctrl-C the same command with --resume goes on from there.")]
 pub struct EvaluateArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
-    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, DIR, or cifar10c:DIR
+    /// cifar10:DIR, cifar100:DIR, mnist:DIR, svhn:DIR, folder:DIR, DIR, cifar10c:DIR, or saved:DIR
     #[arg(long, value_name = "DATA")]
     pub data: String,
     /// An attack with settings: pgd:eps=8/255,steps=50,restarts=5; may be repeated
@@ -153,7 +157,8 @@ Examples:
 
 --save writes images.f32 (little-endian, images x channels x height x width, in
 [0, 1]: exactly the pixels that the model saw), clean.u8 (the same images before
-the attack, as bytes) and manifest.json. `adamant report DIR` shows them.")]
+the attack, as bytes) and manifest.json. `adamant report DIR` shows them,
+`adamant evaluate MODEL --data saved:DIR` classifies them.")]
 pub struct AttackArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
