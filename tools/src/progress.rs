@@ -18,6 +18,18 @@ pub struct Console {
     command: Vec<String>,
 }
 
+/// The contexts that were added here, and the error; a library error already tells its own cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        parts.push(cause.to_string());
+        if cause.is::<adamant::Error>() {
+            break;
+        }
+    }
+    parts.join(": ")
+}
+
 impl Console {
     pub fn new(quiet: bool, verbose: bool) -> Self {
         let command = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -65,14 +77,7 @@ impl Console {
     }
 
     pub fn error(&self, error: &anyhow::Error) {
-        // A library error already tells its cause: only contexts added here come before it.
-        let mut message = error.to_string();
-        if error.downcast_ref::<adamant::Error>().is_none() {
-            for cause in error.chain().skip(1) {
-                message = format!("{message}: {cause}");
-            }
-        }
-        self.wrapped(&format!("error: {message}"));
+        self.wrapped(&format!("error: {}", message(error)));
     }
 
     /// Programs that read messages get each in one line.
@@ -109,5 +114,21 @@ pub fn stop_on_interrupt() -> Result<&'static AtomicBool> {
         // The demo asks for it in several of its steps.
         Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(&STOP),
         Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_contexts_and_its_cause_once() {
+        let cause = || std::io::Error::other("full");
+        let library = || adamant::Error::Io { path: "a".into(), source: cause() };
+        let plain = message(&library().into());
+        assert_eq!(plain.matches("full").count(), 1, "{plain}");
+        let with = message(&anyhow::Error::from(library()).context("folder"));
+        assert_eq!(with, format!("folder: {plain}"));
+        assert_eq!(message(&anyhow::Error::from(cause()).context("b")), "b: full");
     }
 }
