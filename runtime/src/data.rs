@@ -1,6 +1,7 @@
 //! Labelled images: opening a data set, and handing it out in batches.
 //!
-//! Pixels stay bytes in memory and become f32 in [0, 1] when they are asked for.
+//! Pixels stay bytes in memory and become f32 in [0, 1] when they are asked for; images that an attack
+//! made are f32 from the start.
 //! Normalisation is not done here: it is the first operation of the network, so that an epsilon
 //! always means pixels.
 
@@ -41,11 +42,28 @@ pub struct Dataset {
     pub notes: Vec<String>,
     /// The folder that the images came from.
     path: PathBuf,
-    /// Planar images one after another. Not an `Arc<[u8]>`, which would copy all of them once.
-    pixels: Arc<Vec<u8>>,
+    /// Planar images one after another.
+    pixels: Pixels,
     labels: Arc<Vec<u32>>,
     /// The images that this view covers.
     range: Range<usize>,
+}
+
+/// Not an `Arc<[u8]>`, which would copy all of them once.
+#[derive(Clone)]
+enum Pixels {
+    Bytes(Arc<Vec<u8>>),
+    /// In [0, 1], and between the 256 levels.
+    Values(Arc<Vec<f32>>),
+}
+
+impl Pixels {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Values(values) => values.len(),
+        }
+    }
 }
 
 impl Dataset {
@@ -61,12 +79,43 @@ impl Dataset {
         pixels: Vec<u8>,
         labels: Vec<u32>,
     ) -> Result<Self> {
+        Self::with(name.into(), shape, class_names, Pixels::Bytes(Arc::new(pixels)), labels)
+    }
+
+    /// A data set from `values` in [0, 1], planar (CHW) images one after another, as many as `labels`.
+    /// Nothing rounds them: images that an attack made stay what they are.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as for [`Dataset::from_pixels`], and when a value is outside [0, 1].
+    pub fn from_values(
+        name: impl Into<String>,
+        shape: [usize; 3],
+        class_names: Vec<String>,
+        values: Vec<f32>,
+        labels: Vec<u32>,
+    ) -> Result<Self> {
         let name = name.into();
+        if let Some(value) = values.iter().find(|x| !(0.0..=1.0).contains(*x)) {
+            return Err(Error::Config(format!(
+                "data set '{name}': an image holds {value}; images are in [0, 1]"
+            )));
+        }
+        Self::with(name, shape, class_names, Pixels::Values(Arc::new(values)), labels)
+    }
+
+    fn with(
+        name: String,
+        shape: [usize; 3],
+        class_names: Vec<String>,
+        pixels: Pixels,
+        labels: Vec<u32>,
+    ) -> Result<Self> {
         let fault = |message: String| Err(Error::Config(format!("data set '{name}': {message}")));
         let needed = shape.iter().try_fold(labels.len(), |a, &d| a.checked_mul(d));
         if shape.contains(&0) || needed != Some(pixels.len()) {
-            let (images, shape, bytes) = (labels.len(), dimensions(shape), pixels.len());
-            return fault(format!("{images} images of {shape} cannot have {bytes} bytes"));
+            let (images, shape, len) = (labels.len(), dimensions(shape), pixels.len());
+            let what = if matches!(pixels, Pixels::Bytes(_)) { "bytes" } else { "values" };
+            return fault(format!("{images} images of {shape} cannot have {len} {what}"));
         }
         if let Some(index) = labels.iter().position(|&l| l as usize >= class_names.len()) {
             let (label, classes) = (labels[index], class_names.len());
@@ -82,7 +131,7 @@ impl Dataset {
             shape,
             class_names,
             notes: Vec::new(),
-            pixels: Arc::new(pixels),
+            pixels,
             range: 0..labels.len(),
             labels: Arc::new(labels),
         })
@@ -116,23 +165,35 @@ impl Dataset {
         assert!(index < self.len(), "image {index} of {}", self.len());
         let len = self.shape.iter().product::<usize>();
         let start = (self.range.start + index) * len;
-        let bytes = &self.pixels[start..start + len];
         assert_eq!(out.len(), len, "values of an image");
-        for (value, &byte) in out.iter_mut().zip(bytes) {
-            *value = f32::from(byte) / 255.0;
+        match &self.pixels {
+            Pixels::Values(values) => out.copy_from_slice(&values[start..start + len]),
+            Pixels::Bytes(bytes) => {
+                for (value, &byte) in out.iter_mut().zip(&bytes[start..start + len]) {
+                    *value = f32::from(byte) / 255.0;
+                }
+            }
         }
     }
 
-    /// Image `index` as it is stored: planar (CHW).
-    pub(crate) fn bytes(&self, index: usize) -> &[u8] {
+    /// Image `index` as it is stored: planar (CHW). `None` where images are not of bytes.
+    pub(crate) fn bytes(&self, index: usize) -> Option<&[u8]> {
         let len = self.shape.iter().product::<usize>();
-        &self.pixels[(self.range.start + index) * len..][..len]
+        match &self.pixels {
+            Pixels::Bytes(bytes) => Some(&bytes[(self.range.start + index) * len..][..len]),
+            Pixels::Values(_) => None,
+        }
     }
 
     /// A hash of these images and their labels.
     pub fn blake3(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.all_bytes());
+        let len = self.shape.iter().product::<usize>();
+        let range = self.range.start * len..self.range.end * len;
+        match &self.pixels {
+            Pixels::Bytes(bytes) => hasher.update(&bytes[range]),
+            Pixels::Values(values) => hasher.update(bytemuck::cast_slice(&values[range])),
+        };
         self.labels().iter().for_each(|label| {
             hasher.update(&label.to_le_bytes());
         });
@@ -154,9 +215,10 @@ impl Dataset {
                 kind(other)
             )));
         }
-        let pixels = [self, other].map(Self::all_bytes).concat();
+        let images = |d| (0..Self::len(d)).map(move |i| (d, i));
+        let pixels = Self::gather(&images(self).chain(images(other)).collect::<Vec<_>>());
         let labels = [self.labels(), other.labels()].concat();
-        let joined = Self::from_pixels(&self.name, self.shape, self.class_names.clone(), pixels, labels)?;
+        let joined = Self::with(self.name.clone(), self.shape, self.class_names.clone(), pixels, labels)?;
         Ok(Self { path: self.path.clone(), ..joined })
     }
 
@@ -169,18 +231,26 @@ impl Dataset {
     /// When there is not one entry an image.
     pub fn relabelled(&self, labels: &[Option<u32>], class_names: &[String]) -> Result<Self> {
         assert_eq!(labels.len(), self.len(), "one entry for each image");
-        let mut pixels = Vec::new();
-        for (i, _) in labels.iter().enumerate().filter(|(_, label)| label.is_some()) {
-            pixels.extend_from_slice(self.bytes(i));
-        }
+        let images: Vec<(&Self, usize)> =
+            labels.iter().enumerate().filter(|(_, label)| label.is_some()).map(|(i, _)| (self, i)).collect();
+        let pixels = Self::gather(&images);
         let labels = labels.iter().copied().flatten().collect();
-        let kept = Self::from_pixels(&self.name, self.shape, class_names.to_vec(), pixels, labels)?;
+        let kept = Self::with(self.name.clone(), self.shape, class_names.to_vec(), pixels, labels)?;
         Ok(Self { path: self.path.clone(), ..kept })
     }
 
-    fn all_bytes(&self) -> &[u8] {
-        let len = self.shape.iter().product::<usize>();
-        &self.pixels[self.range.start * len..self.range.end * len]
+    /// The pixels of images of one size, as bytes where all of them are.
+    fn gather(images: &[(&Self, usize)]) -> Pixels {
+        let bytes: Option<Vec<&[u8]>> = images.iter().map(|(data, i)| data.bytes(*i)).collect();
+        if let Some(bytes) = bytes {
+            return Pixels::Bytes(Arc::new(bytes.concat()));
+        }
+        let len = images.first().map_or(0, |(data, _)| data.shape.iter().product());
+        let mut values = vec![0.0; images.len() * len];
+        for ((data, i), out) in images.iter().zip(values.chunks_exact_mut(len)) {
+            data.image(*i, out);
+        }
+        Pixels::Values(Arc::new(values))
     }
 
     /// The first `count` images in file order, or all when there are fewer.
@@ -278,6 +348,25 @@ mod tests {
         let mut image = [9.0; 3];
         data.unwrap().image(0, &mut image);
         assert_eq!(image, [0.0, 0.2, 1.0]);
+    }
+
+    #[test]
+    fn values_are_not_rounded() {
+        let values = vec![0.0, 0.1, 1.0, 0.3 + f32::EPSILON];
+        let of = |values: &[f32]| {
+            Dataset::from_values("x", [1, 1, 2], names(1), values.to_vec(), vec![0; values.len() / 2])
+        };
+        let data = of(&values).unwrap();
+        let mut image = [9.0; 2];
+        data.subset(1..2).image(0, &mut image);
+        assert_eq!(image[..], values[2..]);
+        assert!(data.bytes(0).is_none());
+        // Images that differ in the last bit are others.
+        let near = of(&[0.0, 0.1, 1.0, 0.3]).unwrap();
+        assert!(data.blake3() != near.blake3() && data.limit(1).blake3() == near.limit(1).blake3());
+        for wrong in [1.0 + f32::EPSILON, -1e-9, f32::NAN] {
+            assert!(of(&[0.0, wrong]).unwrap_err().to_string().contains("[0, 1]"));
+        }
     }
 
     #[test]

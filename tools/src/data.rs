@@ -1,6 +1,7 @@
 //! `--data` and `--validate`: which images.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use adamant::{Dataset, Model, OpenOptions, Split, check_fit};
@@ -8,6 +9,7 @@ use anyhow::Result;
 
 use crate::extra::Share;
 use crate::progress::Console;
+use crate::saved::{SAVED, Saved};
 
 /// Opens a split of `spec` for a model, which must fit it.
 pub fn open(
@@ -17,15 +19,28 @@ pub fn open(
     model: &Model,
     console: &Console,
 ) -> Result<Dataset> {
-    let [channels, height, width] = model.network.input;
-    let options =
-        OpenOptions { size: Some([height, width]), channels: Some(channels), limit, unlabelled: false };
-    let dataset = Dataset::open(spec, split, &options)?;
+    let dataset = match saved(spec) {
+        Some(folder) => Saved::open(folder)?.dataset(limit)?,
+        None => {
+            let [channels, height, width] = model.network.input;
+            let options =
+                OpenOptions { size: Some([height, width]), channels: Some(channels), limit, unlabelled: false };
+            Dataset::open(spec, split, &options)?
+        }
+    };
     for note in &dataset.notes {
         console.note(&format!("{spec}: {note}"));
     }
     check_fit(&dataset, model.network.input, model.network.classes()?)?;
     Ok(dataset)
+}
+
+/// The folder of `attack --save` that `saved:DIR` or `DIR` names.
+fn saved(spec: &str) -> Option<&Path> {
+    match spec.split_once(':') {
+        Some((kind, folder)) if kind == SAVED => Some(Path::new(folder)),
+        _ => Some(Path::new(spec)).filter(|folder| Saved::is_one(folder)),
+    }
 }
 
 /// Which images select the best epoch.

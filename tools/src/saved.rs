@@ -1,14 +1,18 @@
-//! The folder that `attack --save` writes and `report` shows: every image as it was, and as the attack
-//! left it.
+//! The folder that `attack --save` writes, `evaluate` reads and `report` shows: every image as it was, and
+//! as the attack left it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use adamant::Dataset;
 use adamant::op::Norm;
 use adamant::package::write_atomically;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+
+/// The kind of data that such a folder is.
+pub const SAVED: &str = "saved";
 
 const IMAGES: &str = "images.f32";
 const CLEAN: &str = "clean.u8";
@@ -144,6 +148,24 @@ impl Saved {
         };
         let bytes = read().with_context(|| path.display().to_string())?;
         Ok(bytes.into_iter().map(|b| f32::from(b) / 255.0).collect())
+    }
+
+    /// The first `limit` attacked images, bit for bit, with their true labels.
+    pub fn dataset(&self, limit: Option<usize>) -> Result<Dataset> {
+        let Manifest { data, split, attack, norm, eps, shape, class_names, labels, .. } = &self.manifest;
+        let images = limit.unwrap_or(usize::MAX).min(shape[0]);
+        let path = self.folder.join(IMAGES);
+        // As many as the file has, which was looked at when the folder was opened.
+        let read = || read_floats(&mut File::open(&path)?, 0, images * self.image_len());
+        let values = read().with_context(|| path.display().to_string())?;
+        let labels = labels[..images].to_vec();
+        let mut found =
+            Dataset::from_values(SAVED, [shape[1], shape[2], shape[3]], class_names.clone(), values, labels)
+                .with_context(|| self.folder.display().to_string())?;
+        found.notes.push(format!(
+            "images of {data} {split} after {attack} ({norm}, eps {eps}): what is called clean is their accuracy"
+        ));
+        Ok(found)
     }
 
     /// Image number `at` as the attack left it.

@@ -92,11 +92,18 @@ impl Corrupted<'_> {
         match self {
             Self::Made(data, seed) => {
                 let first = data.offset();
-                let images: Vec<Vec<u8>> = at
-                    .clone()
-                    .into_par_iter()
-                    .map(|i| corruption.apply(data.bytes(i), data.shape, severity, *seed, (first + i) as u32))
-                    .collect();
+                let images = at.clone().into_par_iter().map(|i| {
+                    let image = data.bytes(i)?;
+                    Some(corruption.apply(image, data.shape, severity, *seed, (first + i) as u32))
+                });
+                let images: Option<Vec<Vec<u8>>> = images.collect();
+                let images = images.ok_or_else(|| {
+                    Error::Config(format!(
+                        "the corruptions are of pictures with 256 levels, and the images of {} have none; open the \
+                         data that they were made from",
+                        data.name
+                    ))
+                })?;
                 Ok((images.concat(), data.labels()[at].to_vec()))
             }
             Self::Published(files, _) => files.read(corruption.name, severity, at),
