@@ -18,6 +18,11 @@ const NAME: &str = "index.html";
 
 pub fn run(args: &ReportArgs, console: &Console) -> Result<Outcome> {
     let inputs = inputs::Inputs::read(&args.inputs)?;
+    for measured in &inputs.measured {
+        if let Some(missing) = &measured.missing {
+            console.note(&format!("{}: {missing}", measured.report.model));
+        }
+    }
     let page = page::page(&inputs, console.command())?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let path = args.out.join(NAME);

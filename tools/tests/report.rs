@@ -89,6 +89,27 @@ fn a_report_stands_alone() {
     }
     assert!(!page.contains("NaN"), "no number is none");
 
+    assert!(!page.contains("earlier version"), "nothing is missing");
+
+    // A file of an earlier version says what it does not have.
+    let (old, older) = (path("old.json"), path("older.json"));
+    let mut whole: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&curve).unwrap()).expect("JSON");
+    whole["metrics"].as_object_mut().unwrap().remove("cost");
+    std::fs::write(&old, whole.to_string()).unwrap();
+    for part in ["metrics", "settings", "outcome"] {
+        whole.as_object_mut().unwrap().remove(part);
+    }
+    std::fs::write(&older, whole.to_string()).unwrap();
+    for (file, lacks) in [
+        (&old, "without what each attack cost"),
+        (&older, "without sum, ARDist and curves, the settings and hashes, the result of each image"),
+    ] {
+        let (_, err) = run(0, &["report", file, "--out", &out]);
+        let page = std::fs::read_to_string(Path::new(&out).join("index.html")).expect("the page");
+        assert!(err.contains(lacks) && page.contains(lacks), "{err}");
+    }
+
     // What is no result is named.
     let wrong = path("wrong.json");
     std::fs::write(&wrong, "{}").unwrap();

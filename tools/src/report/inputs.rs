@@ -22,6 +22,37 @@ pub struct Inputs {
 pub struct Measured {
     pub report: EvaluationReport,
     pub full: Option<Evaluation>,
+    /// What the page cannot show because the file does not have it.
+    pub missing: Option<String>,
+}
+
+/// Parts of a result, and what the page makes of them.
+const PARTS: [(&str, &str); 6] = [
+    ("order", "whether the attacks ran in turn"),
+    ("metrics", "sum, ARDist and curves"),
+    ("command", "the command"),
+    ("settings", "the settings and hashes"),
+    ("outcome", "the result of each image"),
+    ("first_image", "which images they were"),
+];
+
+/// What a result lacks that is of an earlier version, or damaged.
+fn lacks(text: &str, full: &Result<Evaluation>) -> Option<String> {
+    let full = match full {
+        Ok(full) => full,
+        Err(error) => {
+            let whole: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+            let absent: Vec<&str> =
+                PARTS.iter().filter(|(key, _)| whole.get(key).is_none()).map(|(_, what)| *what).collect();
+            return Some(match absent.is_empty() {
+                true => format!("only its accuracies can be read ({})", error.root_cause()),
+                false => format!("it is of an earlier version, without {}", absent.join(", ")),
+            });
+        }
+    };
+    let attacks = full.report.attacks.len();
+    (full.metrics.cost.len() != attacks)
+        .then(|| "it is of an earlier version, without what each attack cost".to_owned())
 }
 
 /// A folder of `train` or `finetune`.
@@ -70,7 +101,8 @@ impl Inputs {
             let report = claim.with_context(|| {
                 format!("{name}: the package makes no claim; package it with --data, or evaluate it")
             })?;
-            self.measured.push(Measured { report, full: None });
+            let missing = Some("a package has its claim alone: no settings, curves or command".to_owned());
+            self.measured.push(Measured { report, full: None, missing });
             return Ok(());
         }
         let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;
@@ -85,7 +117,8 @@ impl Inputs {
                 )
             })?,
         };
-        self.measured.push(Measured { report, full: full.ok() });
+        let missing = lacks(&text, &full).map(|what| format!("{what}; evaluate again to have all of it"));
+        self.measured.push(Measured { report, full: full.ok(), missing });
         Ok(())
     }
 }

@@ -205,7 +205,16 @@ fn accuracies(measured: &Measured) -> Markup {
                 }
             }
         }
+        @if let Some(missing) = &measured.missing { p.quiet { "Not all is shown: " (missing) "." } }
         @if let Some(full) = &measured.full {
+            @for (attack, distance) in report.attacks.iter().zip(&full.metrics.distances) {
+                @if let Some(adamant::Distance { found, mean, median }) = distance {
+                    p.quiet {
+                        (attack.name) " found " (count(*found, "image")) " at distances (" (attack.norm) ") of "
+                        (format!("{median:.4} (median) and {mean:.4} (mean)")) "."
+                    }
+                }
+            }
             @if full.order == adamant::Order::InTurn {
                 p.quiet { "Each attack met only the images that withstood those above it." }
             }
