@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub use ardist::{Ardist, Tradeoff};
-pub use corrupted::{Corrupted, CorruptionReport, CorruptionResult, evaluate_corruptions};
+pub use corrupted::{
+    Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, evaluate_corruptions,
+};
 pub use curve::{Curve, CurvePoint};
 pub use outcome::{Distance, Outcome, ReportContext};
 use serde::{Deserialize, Serialize};

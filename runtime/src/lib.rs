@@ -97,9 +97,9 @@ pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
 #[cfg(feature = "data")]
 pub use evaluate::{
-    Ardist, Corrupted, CorruptionReport, CorruptionResult, Curve, CurvePoint, Distance, EvaluateOptions,
-    EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext, Signs, Tradeoff,
-    evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
+    Ardist, Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, Curve, CurvePoint, Distance,
+    EvaluateOptions, EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext,
+    Signs, Tradeoff, evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
 };
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};

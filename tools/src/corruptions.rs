@@ -1,7 +1,11 @@
 //! The suite of common corruptions, for `evaluate`.
 
-use adamant::{Corrupted, CorruptionReport, Device, PublishedCorruptions, Session, evaluate_corruptions};
+use adamant::{
+    Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, Device, PublishedCorruptions, Session,
+    evaluate_corruptions,
+};
 use anyhow::{Result, bail};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::Outcome;
@@ -10,26 +14,52 @@ use crate::measure::open_device;
 use crate::model::Loaded;
 use crate::output::{self, count, percent};
 use crate::progress::{Console, stop_on_interrupt};
+use crate::resume::StateFile;
 
-/// Classifies the images under every corruption, with a progress bar.
+/// A bar, and a file for what is found.
+struct Watch<'a> {
+    bar: ProgressBar,
+    file: Option<&'a mut StateFile>,
+}
+
+impl CorruptionObserver for Watch<'_> {
+    fn progress(&mut self, corruption: &str, part: f64) {
+        self.bar.set_position((part * 1000.0) as u64);
+        self.bar.set_message(corruption.to_owned());
+    }
+
+    fn keep(&mut self, results: &[CorruptionResult]) -> adamant::Result<()> {
+        match &mut self.file {
+            Some(file) => file.put_corruptions(results),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Classifies the images under every corruption, with a progress bar; goes on after those of `resume`, and
+/// keeps in `file` what it finds.
 pub fn measure(
     loaded: &Loaded,
     images: &Corrupted<'_>,
     device: Device,
     batch: usize,
     console: &Console,
+    resume: Vec<CorruptionResult>,
+    file: Option<&mut StateFile>,
 ) -> Result<CorruptionReport> {
     let stop = stop_on_interrupt()?;
     let mut session = Session::new(device, &loaded.model, batch.max(1))?;
     let bar = console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})");
-    let found = evaluate_corruptions(&mut session, images, batch, stop, |name, part| {
-        bar.set_position((part * 1000.0) as u64);
-        bar.set_message(name.to_owned());
-    });
-    bar.finish_and_clear();
-    match found {
-        Err(adamant::Error::Interrupted) => bail!("stopped before all corruptions were measured"),
-        found => Ok(found?),
+    let kept = file.as_ref().map(|file| file.path().to_owned());
+    let mut watch = Watch { bar, file };
+    let found = evaluate_corruptions(&mut session, images, batch, stop, resume, &mut watch);
+    watch.bar.finish_and_clear();
+    match (found, kept) {
+        (Err(adamant::Error::Interrupted), Some(path)) => {
+            bail!("stopped; {} has what was found: go on with --resume", path.display())
+        }
+        (Err(adamant::Error::Interrupted), None) => bail!("stopped before all corruptions were measured"),
+        (found, _) => Ok(found?),
     }
 }
 
@@ -63,7 +93,7 @@ pub fn run_published(
     let name = device.name();
     let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
-    let report = measure(loaded, &images, device, batch, console)?;
+    let report = measure(loaded, &images, device, batch, console, Vec::new(), None)?;
     let data = args.data.split(':').next().unwrap_or_default();
     let result = Published {
         schema: 1,

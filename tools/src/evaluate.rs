@@ -1,6 +1,6 @@
 //! `adamant evaluate`: clean and robust accuracy.
 
-use adamant::{Corrupted, Order, PublishedCorruptions};
+use adamant::{Corrupted, EvaluationState, Order, PublishedCorruptions};
 use anyhow::{Result, bail};
 
 use crate::args::{EvaluateArgs, Suite};
@@ -75,7 +75,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         ..Measurement::of(&data, &attacks, images, order, batch)
     };
     let settings = measurement.settings(&loaded, &device)?;
-    let (file, resume) = StateFile::open(&args.json, args.resume, &settings)?;
+    let (mut file, resume) = StateFile::open(&args.json, args.resume, &settings)?;
     match (&resume, &file) {
         (Some(_), Some(file)) => console.line(&format!("going on from {}", file.path().display())),
         (None, Some(_)) if args.resume => console.note("--resume: nothing was left to go on from"),
@@ -84,10 +84,17 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
     let path = file.as_ref().map(|file| file.path().to_owned());
     let open = || open_device(&args.device, console);
     let keep = |_: usize, _: usize, _: &[f32]| Ok(());
-    let mut found = measurement.run_from(&loaded, device, console, keep, settings, (file, resume), open)?;
+    let (state, measured) = resume.map_or((None, Vec::new()), |r| (Some(r.state), r.corruptions));
+    let mut found =
+        measurement.run_from(&loaded, device, console, keep, settings, (&mut file, state), open)?;
     if suite == Some(Suite::Corruptions) {
+        if let Some(file) = &mut file {
+            file.put(&EvaluationState { outcome: found.outcome.clone(), attempt: u32::MAX, next: 0 })?;
+        }
         let made = Corrupted::Made(&data, images.seed);
-        found.corruptions = Some(corruptions::measure(&loaded, &made, open()?, measurement.batch, console)?);
+        let batch = measurement.batch;
+        let report = corruptions::measure(&loaded, &made, open()?, batch, console, measured, file.as_mut())?;
+        found.corruptions = Some(report);
     }
     let report = &found.report;
     output::result(&args.json, &found, &found.text())?;

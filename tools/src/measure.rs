@@ -127,7 +127,7 @@ impl<'a> Measurement<'a> {
     ) -> Result<Evaluation> {
         let settings = self.settings(loaded, &device)?;
         let no_device = || bail!("there are no surrogates");
-        self.run_from(loaded, device, console, keep, settings, (None, None), no_device)
+        self.run_from(loaded, device, console, keep, settings, (&mut None, None), no_device)
     }
 
     /// As [`Measurement::run`], from the state that an earlier one left, and with a file for its own;
@@ -140,7 +140,7 @@ impl<'a> Measurement<'a> {
         console: &Console,
         keep: impl FnMut(usize, usize, &[f32]) -> adamant::Result<()>,
         settings: Settings,
-        (mut file, resume): (Option<StateFile>, Option<EvaluationState>),
+        (file, resume): (&mut Option<StateFile>, Option<EvaluationState>),
         open: impl Fn() -> Result<Device>,
     ) -> Result<Evaluation> {
         let stop = stop_on_interrupt()?;
@@ -156,7 +156,7 @@ impl<'a> Measurement<'a> {
         };
         let found = evaluate_with(&mut session, self.data, &options, self.order, resume, &mut watch);
         watch.bar.finish_and_clear();
-        let mut outcome = finish(found, &mut file)?;
+        let mut outcome = finish(found, file)?;
         for (n, surrogate) in self.surrogates.iter().enumerate() {
             let mut made = Session::new(open()?, &surrogate.model, batch)?;
             let bar = console.bar(1000, "{bar:24} {percent:>3}%  transfer  {elapsed} (eta {eta})");
@@ -171,11 +171,11 @@ impl<'a> Measurement<'a> {
                 |part| bar.set_position((part * 1000.0) as u64),
             );
             bar.finish_and_clear();
-            if let Some(file) = &mut file {
+            if let Some(file) = file {
                 let state = EvaluationState { outcome: outcome.clone(), attempt: u32::MAX, next: 0 };
                 file.put(&state)?;
             }
-            finish(found, &mut file)?;
+            finish(found, file)?;
         }
         let data = &self.data.name;
         let evaluation = Evaluation::new(outcome, &loaded.name, data, console.command(), settings);

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use adamant::EvaluationState;
 use adamant::package::write_atomically;
+use adamant::{CorruptionResult, EvaluationState};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,15 @@ struct Saved {
     evaluation_state: u32,
     settings: Settings,
     state: EvaluationState,
+    /// Corruptions that are measured, after all attacks.
+    #[serde(default)]
+    corruptions: Vec<CorruptionResult>,
+}
+
+/// What an evaluation can go on from.
+pub struct Resumed {
+    pub state: EvaluationState,
+    pub corruptions: Vec<CorruptionResult>,
 }
 
 /// The file of one evaluation's state.
@@ -32,8 +41,11 @@ pub struct StateFile {
     path: PathBuf,
     settings: Settings,
     written: Option<Instant>,
-    /// What is found since it was last written.
-    pending: Option<EvaluationState>,
+    /// What was found.
+    state: Option<EvaluationState>,
+    corruptions: Vec<CorruptionResult>,
+    /// Whether more was found than was written.
+    pending: bool,
 }
 
 impl StateFile {
@@ -43,7 +55,7 @@ impl StateFile {
         json: &JsonArgs,
         resume: bool,
         settings: &Settings,
-    ) -> Result<(Option<Self>, Option<EvaluationState>)> {
+    ) -> Result<(Option<Self>, Option<Resumed>)> {
         let path = match json.json.as_deref().filter(|path| *path != Path::new("-")) {
             Some(result) => {
                 let mut name = OsString::from(result);
@@ -61,7 +73,14 @@ impl StateFile {
                 path.display()
             ),
         };
-        let file = Self { path, settings: settings.clone(), written: None, pending: None };
+        let file = Self {
+            path,
+            settings: settings.clone(),
+            written: None,
+            state: None,
+            corruptions: Vec::new(),
+            pending: false,
+        };
         Ok((Some(file), state))
     }
 
@@ -71,16 +90,26 @@ impl StateFile {
 
     /// Takes the state as it is now; it is on the disk a few seconds later at most.
     pub fn put(&mut self, state: &EvaluationState) -> adamant::Result<()> {
-        self.pending = Some(state.clone());
+        self.state = Some(state.clone());
+        self.pending = true;
         if self.written.is_none_or(|at| at.elapsed() >= BETWEEN_WRITES) { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the corruptions that are measured: each took a while.
+    pub fn put_corruptions(&mut self, results: &[CorruptionResult]) -> adamant::Result<()> {
+        self.corruptions = results.to_vec();
+        self.pending = true;
+        self.flush()
     }
 
     /// Writes what is not yet written.
     pub fn flush(&mut self) -> adamant::Result<()> {
-        if let Some(state) = self.pending.take() {
-            let saved = Saved { evaluation_state: SCHEMA, settings: self.settings.clone(), state };
+        if let Some(state) = self.state.clone().filter(|_| self.pending) {
+            let (settings, corruptions) = (self.settings.clone(), self.corruptions.clone());
+            let saved = Saved { evaluation_state: SCHEMA, settings, state, corruptions };
             let text = serde_json::to_vec(&saved).map_err(|e| adamant::Error::Config(e.to_string()))?;
             write_atomically(&self.path, &text)?;
+            self.pending = false;
         }
         self.written = Some(Instant::now());
         Ok(())
@@ -97,7 +126,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn read(path: &Path, settings: &Settings) -> Result<EvaluationState> {
+fn read(path: &Path, settings: &Settings) -> Result<Resumed> {
     let text = std::fs::read(path).with_context(|| path.display().to_string())?;
     let damaged = || format!("{}: not the state of an evaluation, or damaged; delete it", path.display());
     let saved: Saved = serde_json::from_slice(&text).with_context(damaged)?;
@@ -109,5 +138,5 @@ fn read(path: &Path, settings: &Settings) -> Result<EvaluationState> {
             differences.join(", ")
         );
     }
-    Ok(saved.state)
+    Ok(Resumed { state: saved.state, corruptions: saved.corruptions })
 }

@@ -269,3 +269,44 @@ fn autoattack_plus_is_six_attacks() {
         assert!(cost[1..].iter().all(|c| c["gradients"] == 0.0), "{cost:?}");
     }
 }
+
+/// Corruptions that are measured are not measured again.
+#[cfg(unix)]
+#[test]
+fn corruptions_go_on_where_they_stopped() {
+    let dir = Folder::new();
+    let (straight, broken) = (dir.path("straight.json"), dir.path("broken.json"));
+    let partial = format!("{broken}.partial");
+    let suite = ["--limit", "24", "--suite", "corruptions"];
+    run(0, &words(&evaluate(&[&suite[..], &["--json", &straight]].concat())));
+    let arguments = evaluate(&[&suite[..], &["--json", &broken]].concat());
+    assert_eq!(end(&words(&arguments), "-KILL", &partial), None);
+    let mut state = json(&partial);
+    let expected = timeless(json(&straight));
+    let all = expected["corruptions"]["results"].as_array().unwrap().clone();
+    assert_eq!(all.len(), 19);
+    // As if three had been measured, the second with a count that no measurement finds twice.
+    let mut kept = all[..3].to_vec();
+    kept[1]["correct"] = serde_json::json!([24, 0, 24, 0, 24]);
+    state["corruptions"] = kept.clone().into();
+    std::fs::write(&partial, state.to_string()).unwrap();
+    run(0, &[&words(&arguments)[..], &["--resume"]].concat());
+    let found = timeless(json(&broken));
+    assert_eq!(found["corruptions"]["results"][1]["correct"], kept[1]["correct"]);
+    assert_eq!(found["corruptions"]["results"][1]["accuracy"][1], 0.0);
+    for i in (0..19).filter(|&i| i != 1) {
+        assert_eq!(found["corruptions"]["results"][i], expected["corruptions"]["results"][i], "{i}");
+    }
+    assert!(!Path::new(&partial).exists(), "the state is not needed any more");
+    // A state of other corruptions, or with more images than there are.
+    for (key, wrong) in
+        [("name", serde_json::json!("rain")), ("correct", serde_json::json!([25, 0, 0, 0, 0]))]
+    {
+        let mut state = state.clone();
+        state["corruptions"][0][key] = wrong;
+        std::fs::write(&partial, state.to_string()).unwrap();
+        std::fs::remove_file(&broken).ok();
+        let (_, err) = run(2, &[&words(&arguments)[..], &["--resume"]].concat());
+        assert!(err.contains("other corruptions"), "{err}");
+    }
+}

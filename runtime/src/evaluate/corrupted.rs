@@ -111,22 +111,47 @@ impl Corrupted<'_> {
     }
 }
 
-/// Classifies all images under every corruption and severity. `progress` gets the corruption, and the
-/// part that is done, 0 to 1.
+/// What the measurement of corruptions tells while it runs.
+pub trait CorruptionObserver {
+    /// The corruption that is being measured, and the part of everything that is done, 0 to 1.
+    fn progress(&mut self, _corruption: &str, _part: f64) {}
+
+    /// Comes after every corruption, with all that are measured: from here it can go on.
+    fn keep(&mut self, _results: &[CorruptionResult]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Classifies all images under every corruption and severity. `resume` are the results of those that an
+/// earlier measurement of the same images ended with.
+///
+/// # Errors
+/// [`Error::Config`] when `resume` is not of the first of these corruptions, or of fewer images than it counts;
+/// [`Error::Interrupted`] when `stop` is set.
 pub fn evaluate_corruptions(
     session: &mut Session,
     images: &Corrupted<'_>,
     batch: usize,
     stop: &AtomicBool,
-    mut progress: impl FnMut(&str, f64),
+    resume: Vec<CorruptionResult>,
+    observer: &mut impl CorruptionObserver,
 ) -> Result<CorruptionReport> {
     let count = images.len();
     let batch = batch.min(session.capacity()).max(1);
     let present: Vec<&Corruption> = CORRUPTIONS.iter().filter(|c| images.has(c)).collect();
     let total = (present.len() * SEVERITIES * count).max(1) as f64;
-    let mut done = 0;
-    let mut results = Vec::new();
-    for corruption in present {
+    let fits = |(result, corruption): (&CorruptionResult, &&Corruption)| {
+        let counts = result.correct.len() == SEVERITIES && result.correct.iter().all(|&c| c <= count as u64);
+        result.name == corruption.name && counts
+    };
+    if resume.len() > present.len() || !resume.iter().zip(&present).all(fits) {
+        return Err(Error::Config(
+            "the saved state is of other corruptions or images; start again without it".into(),
+        ));
+    }
+    let mut done = resume.len() * SEVERITIES * count;
+    let mut results = resume;
+    for corruption in present.into_iter().skip(results.len()) {
         let mut correct = vec![0; SEVERITIES];
         for severity in 1..=SEVERITIES {
             for start in (0..count).step_by(batch) {
@@ -142,7 +167,7 @@ pub fn evaluate_corruptions(
                 let right = session.read_correct(labels.len())?;
                 correct[severity - 1] += right.iter().filter(|&&r| r).count() as u64;
                 done += at.len();
-                progress(corruption.name, done as f64 / total);
+                observer.progress(corruption.name, done as f64 / total);
             }
         }
         let made = matches!(images, Corrupted::Made(..));
@@ -155,6 +180,7 @@ pub fn evaluate_corruptions(
             accuracy: Vec::new(),
             mean_accuracy: 0.0,
         });
+        observer.keep(&results)?;
     }
     let kind = if matches!(images, Corrupted::Made(..)) { "C-like" } else { "published" };
     let mut report = CorruptionReport {
