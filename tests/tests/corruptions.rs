@@ -45,6 +45,35 @@ fn corruptions_without_chance_are_the_authors() {
     failures.report();
 }
 
+/// From the same random numbers, what the authors' operations make of them.
+#[test]
+fn corruptions_by_chance_are_the_authors() {
+    let golden = Golden::open("corruptions_random.safetensors");
+    let picture = Golden::open("corruptions.safetensors").real("32.image").1;
+    let image: Vec<u8> = picture.iter().map(|&v| v as u8).collect();
+    let names = golden.names();
+    assert_eq!(names.len(), 6);
+    let mut failures = Failures::new();
+    for name in names {
+        let (_, expected) = golden.real(&name);
+        for (severity, expected) in [1, 3, 5].into_iter().zip(expected.chunks_exact(3 * 4 * 32)) {
+            let found = corruption(&name).apply(&image, [3, 32, 32], severity, 7, 3);
+            let rows = found.chunks_exact(32).step_by(8).flatten();
+            let apart: Vec<f32> = rows.zip(expected).map(|(&a, b)| (f32::from(a) - b).abs()).collect();
+            assert_eq!(apart.len(), expected.len());
+            // The part of a level that is cut off may differ by a rounding.
+            let largest = apart.iter().fold(0.0, |a: f32, &b| a.max(b));
+            let off = apart.iter().filter(|&&d| d > 0.0).count();
+            let checked = match largest <= 1.0 && off <= 2 {
+                true => Ok(()),
+                false => Err(format!("{off} of {} values differ, by up to {largest}", apart.len())),
+            };
+            failures.check(&format!("{name}, severity {severity}"), checked);
+        }
+    }
+    failures.report();
+}
+
 /// The table as the authors print it, line by line: name, then for each of CIFAR-10-C and ImageNet-C
 /// five severities, parameters joined by commas.
 #[test]

@@ -90,6 +90,35 @@ fn moments_of_noise() {
     assert!((part(0) - 0.035).abs() < 0.01 && (part(255) - 0.035).abs() < 0.01);
 }
 
+/// Drawn frost is as bright and as rough as the authors' photographs: 500 parts of those, 32x32 at a fifth of
+/// their size, have these means, deviations within a part, and differences of neighbours.
+#[test]
+fn frost_has_the_photographs_statistics() {
+    let frost = CORRUPTIONS.iter().find(|c| c.name == "frost").unwrap();
+    let (images, len) = (400, 1024);
+    let black = vec![0; 3 * len];
+    let (mut means, mut within, mut steps) = ([0.0; 3], 0.0, 0.0);
+    for index in 0..images {
+        // On black there is the frost alone, times its weight at severity 5.
+        let found = frost.apply(&black, [3, 32, 32], 5, 0, index);
+        let value = |c: usize, i: usize| (f64::from(found[c * len + i]) + 0.5) / 255.0 / 0.45;
+        let grey: Vec<f64> = (0..len).map(|i| (0..3).map(|c| value(c, i)).sum::<f64>() / 3.0).collect();
+        for (c, mean) in means.iter_mut().enumerate() {
+            *mean += (0..len).map(|i| value(c, i)).sum::<f64>() / len as f64 / f64::from(images);
+        }
+        let middle = grey.iter().sum::<f64>() / len as f64;
+        let variance = grey.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / len as f64;
+        within += variance.sqrt() / f64::from(images);
+        let rows = grey.chunks_exact(32).flat_map(|row| row.windows(2).map(|w| (w[0] - w[1]).abs()));
+        steps += rows.sum::<f64>() / (32.0 * 31.0) / f64::from(images);
+    }
+    for (found, photographs) in means.into_iter().zip([0.56, 0.64, 0.69]) {
+        assert!((found - photographs).abs() < 0.03, "{means:?}");
+    }
+    assert!((within - 0.088).abs() < 0.012, "deviation {within}");
+    assert!((steps - 0.075).abs() < 0.012, "neighbours differ by {steps}");
+}
+
 #[test]
 fn colours_go_to_hsv_and_back() {
     for i in 0..4096 {
