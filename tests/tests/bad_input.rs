@@ -61,7 +61,7 @@ fn with_head(weight: impl Fn(f32) -> f32, bias: &[f32]) -> Model {
     model
 }
 
-const ALL: [&str; 9] = [
+const ALL: [&str; 11] = [
     "fgsm",
     "bim",
     "pgd",
@@ -69,7 +69,9 @@ const ALL: [&str; 9] = [
     "cw",
     "apgd-ce:steps=5",
     "apgd-t:steps=3",
+    "fab:steps=3",
     "fab-t:steps=3",
+    "cw-l2:steps=5,searches=2",
     "square:queries=20",
 ];
 
