@@ -6,13 +6,20 @@
 //! always means pixels.
 
 mod augment;
+#[cfg(feature = "data")]
 mod cifar;
+#[cfg(feature = "data")]
 mod cifar_c;
+#[cfg(feature = "data")]
 mod folder;
 mod loader;
+#[cfg(feature = "data")]
 mod mat;
+#[cfg(feature = "data")]
 mod mnist;
+#[cfg(feature = "data")]
 mod open;
+#[cfg(feature = "data")]
 mod svhn;
 
 use std::fmt;
@@ -22,9 +29,12 @@ use std::sync::Arc;
 
 pub use augment::Augment;
 pub(crate) use augment::Placement;
+#[cfg(feature = "data")]
 pub use cifar_c::PublishedCorruptions;
+#[cfg(feature = "data")]
 pub use folder::load_image;
 pub use loader::{Batch, Extra, Loader, LoaderOptions};
+#[cfg(feature = "data")]
 pub use open::{OpenOptions, Split};
 
 use crate::error::{Error, Result};
@@ -314,6 +324,7 @@ fn dimensions([channels, height, width]: [usize; 3]) -> String {
     format!("{channels}x{height}x{width}")
 }
 
+#[cfg(feature = "data")]
 /// 1234567 as "1,234,567".
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -411,6 +422,7 @@ mod tests {
         assert!(message.contains("3 classes") && message.contains("10"), "{message}");
     }
 
+    #[cfg(feature = "data")]
     #[test]
     fn numbers_are_grouped() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {

@@ -56,7 +56,7 @@ impl Error {
         Self::Import { path: path.to_owned(), message: message.into() }
     }
 
-    #[cfg(feature = "data")]
+    #[cfg(feature = "train")]
     pub(crate) fn data(path: &Path, message: impl Into<String>) -> Self {
         Self::Data { path: path.to_owned(), message: message.into() }
     }

@@ -7,6 +7,7 @@
 
 mod ardist;
 mod audit;
+#[cfg(feature = "data")]
 mod corrupted;
 mod curve;
 mod outcome;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub use ardist::{Ardist, Tradeoff};
+#[cfg(feature = "data")]
 pub use corrupted::{
     Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, evaluate_corruptions,
 };

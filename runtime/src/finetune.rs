@@ -11,6 +11,7 @@ mod friendly;
 mod guard;
 mod guide;
 mod iaat;
+mod layers;
 mod loss;
 mod memory;
 mod mixup;
@@ -32,6 +33,7 @@ pub use adversary::Adversary;
 pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};
 pub use epsilon::{EpsilonConfig, EpsilonPolicy, IaatRule};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
+pub use layers::TrainedLayers;
 pub use loss::{BatchLoss, LossConfig, LossKind, Term};
 pub use presets::{PRESETS, Preset};
 pub use pseudo::pseudo_labels;
@@ -40,7 +42,7 @@ pub use recipe::{
 };
 pub use run::{EpochMetrics, RunDirectory};
 pub use schedule::{Schedule, ScheduleKind};
-pub use trainer::{Event, Trainer, TrainerOptions};
+pub use trainer::{Event, Trainer, TrainerOptions, TrainingStep};
 pub use weights::{WeightPerturbation, WeightsConfig};
 
 pub use crate::optim::{Optimizer, OptimizerConfig, OptimizerKind};

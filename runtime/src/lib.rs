@@ -23,8 +23,11 @@
 //! ```
 //!
 //! Attacks implement [`Attack`] and see an [`Objective`]; `evaluate` measures what they leave of a
-//! model's accuracy, and `finetune` trains against them (feature `data`).
+//! model's accuracy, `finetune` trains against them, and an `Adaptation` does so in an application, with its
+//! own images (feature `train`; feature `data` adds the files of data sets).
 
+#[cfg(feature = "train")]
+mod adapt;
 mod architectures;
 mod attacks;
 mod autodiff;
@@ -35,18 +38,18 @@ mod classifier;
 #[cfg(feature = "data")]
 mod corruptions;
 mod cpu;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 mod data;
 mod device;
 mod error;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "onnx")]
 mod export;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 pub mod finetune;
 mod fold;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 mod footprint;
 mod fuse;
 #[cfg(feature = "gpu")]
@@ -58,7 +61,7 @@ mod loss;
 mod model;
 mod network;
 mod ops;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 mod optim;
 pub mod package;
 mod plan;
@@ -74,6 +77,8 @@ mod shape;
 #[cfg(feature = "gpu")]
 mod tune;
 
+#[cfg(feature = "train")]
+pub use adapt::{AdaptLimits, AdaptOptions, AdaptProgress, Adaptation, Example, Examples};
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
     Aim, Apgd, Attack, AttackSpec, Ball, CwL2, DeepFool, Fab, Fgsm, MiFgsm, Objective, Passes, Pgd, Square,
@@ -86,24 +91,24 @@ pub use choices::Choices;
 pub use classifier::{Classifier, Guess, Picture, probabilities};
 #[cfg(feature = "data")]
 pub use corruptions::{CORRUPTIONS, Corruption, Group, SEVERITIES};
+#[cfg(feature = "train")]
+pub use data::{Augment, Batch, Dataset, Extra, Loader, LoaderOptions, check_fit};
 #[cfg(feature = "data")]
-pub use data::{
-    Augment, Batch, Dataset, Extra, Loader, LoaderOptions, OpenOptions, PublishedCorruptions, Split,
-    check_fit, load_image,
-};
+pub use data::{OpenOptions, PublishedCorruptions, Split, load_image};
 #[cfg(feature = "gpu")]
 pub use device::Tell;
 pub use device::{Device, DeviceChoice, Program};
 pub use error::{Error, Result};
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 pub use evaluate::{
-    Ardist, Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, Curve, CurvePoint, Distance,
-    EvaluateOptions, EvaluateProgress, EvaluationState, LossRise, Observer, Order, Outcome, ReportContext,
-    Signs, Tradeoff, evaluate, evaluate_corruptions, evaluate_transfer, evaluate_with,
+    Ardist, Curve, CurvePoint, Distance, EvaluateOptions, EvaluateProgress, EvaluationState, LossRise,
+    Observer, Order, Outcome, ReportContext, Signs, Tradeoff, evaluate, evaluate_transfer, evaluate_with,
 };
+#[cfg(feature = "data")]
+pub use evaluate::{Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, evaluate_corruptions};
 #[cfg(feature = "onnx")]
 pub use export::{export, to_onnx};
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 pub use footprint::Footprint;
 #[cfg(feature = "gpu")]
 pub use gpu::{AdapterInfo, adapters};

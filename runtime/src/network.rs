@@ -264,13 +264,26 @@ impl Network {
         parameters: &[ValueId],
         mode: BatchNormMode,
     ) -> Result<Forward> {
+        self.forward_partly(graph, image, parameters, mode, &[])
+    }
+
+    /// As [`Network::forward_all`], with running statistics in the layers that `frozen` names by `true`.
+    pub(crate) fn forward_partly(
+        &self,
+        graph: &mut Graph,
+        image: ValueId,
+        parameters: &[ValueId],
+        mode: BatchNormMode,
+        frozen: &[bool],
+    ) -> Result<Forward> {
         let mut values: Vec<ValueId> = Vec::with_capacity(self.layers.len());
         let resolve = |source: Source, values: &[ValueId]| match source {
             Source::Image => image,
             Source::Layer(i) => values[i],
             Source::Parameter(i) => parameters[i],
         };
-        for layer in &self.layers {
+        for (at, layer) in self.layers.iter().enumerate() {
+            let mode = if frozen.get(at) == Some(&true) { BatchNormMode::Running } else { mode };
             let inputs: Vec<ValueId> = layer.inputs.iter().map(|&s| resolve(s, &values)).collect();
             graph.set_label(&layer.name);
             let output = match (&layer.op, mode) {

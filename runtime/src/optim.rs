@@ -89,18 +89,21 @@ pub struct Optimizer {
 impl Optimizer {
     /// State for every parameter of the session's network that trains, all zero.
     pub fn new(config: &OptimizerConfig, session: &mut Session) -> Result<Self> {
+        let trained: Vec<bool> = session.network().parameters.iter().map(|p| p.role.trains()).collect();
+        Self::of(config, &trained, session)
+    }
+
+    /// As [`Optimizer::new`], for these of the network's parameters alone.
+    pub(crate) fn of(config: &OptimizerConfig, trained: &[bool], session: &mut Session) -> Result<Self> {
         let buffers = match config.kind {
             OptimizerKind::Sgd => 1,
             OptimizerKind::Adam | OptimizerKind::AdamW => 2,
         };
         let mut states = Vec::new();
-        for i in 0..session.parameters().len() {
-            if session.network().parameters[i].role.trains() {
-                let len = session.parameters()[i].len();
-                let state =
-                    (0..buffers).map(|_| session.device().variable(len)).collect::<Result<Vec<_>>>()?;
-                states.push((i, state));
-            }
+        for (i, _) in trained.iter().enumerate().filter(|(_, trained)| **trained) {
+            let len = session.parameters()[i].len();
+            let state = (0..buffers).map(|_| session.device().variable(len)).collect::<Result<Vec<_>>>()?;
+            states.push((i, state));
         }
         let rates = session.device().variable(3)?;
         Ok(Self { config: config.clone(), states, rates })

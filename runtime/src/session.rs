@@ -9,7 +9,7 @@ use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::loss::Loss;
 use crate::model::Model;
-#[cfg(feature = "data")]
+#[cfg(feature = "train")]
 use crate::network::Source;
 use crate::network::{BatchNormMode, Forward, Network};
 use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
@@ -72,6 +72,8 @@ pub struct Session {
     mean: Variable,
     std: Variable,
     buffers: Buffers,
+    /// Layers whose running statistics normalise in every pass; empty where there are none.
+    frozen_layers: Vec<bool>,
     /// Further buffers, by what they are for: those of attacks that keep more than the common ones.
     extra: HashMap<&'static str, Variable>,
     programs: HashMap<(Task, usize), Program>,
@@ -120,6 +122,7 @@ impl Session {
             mean,
             std,
             buffers,
+            frozen_layers: Vec::new(),
             extra: HashMap::new(),
             programs: HashMap::new(),
         })
@@ -148,6 +151,13 @@ impl Session {
 
     pub fn buffers(&self) -> &Buffers {
         &self.buffers
+    }
+
+    /// Lets the running statistics of these layers normalise in every pass, in training as well. Programs that
+    /// are compiled already stay as they are.
+    #[cfg(feature = "train")]
+    pub(crate) fn freeze_layers(&mut self, frozen: Vec<bool>) {
+        self.frozen_layers = frozen;
     }
 
     /// One device buffer for each of the network's parameters.
@@ -284,6 +294,7 @@ impl Session {
             count,
             buffers: *b,
             network: self.network.clone(),
+            frozen_layers: self.frozen_layers.clone(),
             graph,
         }
     }
@@ -423,13 +434,13 @@ impl Session {
     }
 
     /// Whether [`Session::score`] or [`Session::gradient`] found each image classified correctly.
-    #[cfg(feature = "data")]
+    #[cfg(feature = "train")]
     pub(crate) fn read_correct(&mut self, count: usize) -> Result<Vec<bool>> {
         Ok(self.read_per_image(self.buffers.correct, count)?.iter().map(|&c| c == 1.0).collect())
     }
 
     /// The gradient that [`Session::gradient`] left: count x channels x height x width.
-    #[cfg(feature = "data")]
+    #[cfg(feature = "train")]
     pub(crate) fn read_gradient(&mut self, count: usize) -> Result<Vec<f32>> {
         let mut values = self.device.read(self.buffers.gradient)?;
         values.truncate(self.network.image_shape(count).len());
@@ -457,6 +468,7 @@ pub struct ModelGraph {
     pub count: usize,
     pub buffers: Buffers,
     pub network: Network,
+    frozen_layers: Vec<bool>,
     mean: ValueId,
     std: ValueId,
 }
@@ -486,11 +498,11 @@ impl ModelGraph {
         };
         self.graph.set_label("normalize");
         let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
-        self.network.forward_all(&mut self.graph, image, parameters, mode)
+        self.network.forward_partly(&mut self.graph, image, parameters, mode, &self.frozen_layers)
     }
 
     /// The output of layer `last`, with running statistics, by the layers up to it alone.
-    #[cfg(feature = "data")]
+    #[cfg(feature = "train")]
     pub(crate) fn first_layers(&mut self, images: Images, last: usize) -> Result<ValueId> {
         let images = match images {
             Images::Clean => self.images,

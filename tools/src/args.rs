@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use adamant::finetune::OptimizerConfig;
+use adamant::finetune::{OptimizerConfig, TrainedLayers};
 use adamant::{DeviceChoice, Footprint, Model, Split};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -209,6 +209,10 @@ pub struct RunArgs {
     /// Images in a batch; short for --set data.batch=N
     #[arg(long, value_name = "N")]
     pub batch: Option<BatchSize>,
+    /// What trains: all, bias-norm (biases and BatchNorms), or last:N (the head and N blocks before
+    /// it); short for --set layers=LAYERS
+    #[arg(long, value_name = "LAYERS")]
+    pub layers: Option<TrainedLayers>,
     /// Train on the first N images only, in file order
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,

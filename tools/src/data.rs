@@ -23,8 +23,12 @@ pub fn open(
         Some(folder) => Saved::open(folder)?.dataset(limit)?,
         None => {
             let [channels, height, width] = model.network.input;
-            let options =
-                OpenOptions { size: Some([height, width]), channels: Some(channels), limit, unlabelled: false };
+            let options = OpenOptions {
+                size: Some([height, width]),
+                channels: Some(channels),
+                limit,
+                unlabelled: false,
+            };
             Dataset::open(spec, split, &options)?
         }
     };

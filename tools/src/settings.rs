@@ -108,7 +108,7 @@ impl Settings {
             if asked != self.recipe {
                 bail!(
                     "the run in {} was started with other settings of the recipe (its config.toml has them); \
-                     leave out --recipe, --set, --epochs, --eps and --batch, or choose another --out",
+                     leave out --recipe, --set, --layers, --epochs, --eps and --batch, or choose another --out",
                     args.out.display()
                 );
             }
@@ -135,6 +135,7 @@ fn changed(mut recipe: Recipe, args: &RunArgs) -> Result<Recipe> {
 /// `--set` and its short forms, as settings of a recipe.
 fn recipe_changes(args: &RunArgs) -> Vec<String> {
     let mut changes = args.settings.clone();
+    changes.extend(args.layers.map(|layers| format!("layers={layers}")));
     if let Some(crate::args::BatchSize::Images(n)) = args.batch {
         changes.push(format!("data.batch={n}"));
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::attack::{AttackConfig, AttackKind, AttackObjective};
 use super::epsilon::{EpsilonConfig, EpsilonPolicy};
 use super::guide::{GuideConfig, GuideKind, ReplayConfig, ReplayKind};
+use super::layers::TrainedLayers;
 use super::loss::{LossConfig, LossKind};
 use super::presets::PRESETS;
 use super::schedule::Schedule;
@@ -18,6 +19,9 @@ use crate::optim::OptimizerConfig;
 pub struct Recipe {
     pub name: String,
     pub epochs: u32,
+    /// Which layers train: all, where nothing else is said.
+    #[serde(default, skip_serializing_if = "TrainedLayers::is_all")]
+    pub layers: TrainedLayers,
     pub attack: AttackConfig,
     #[serde(default)]
     pub epsilon: EpsilonConfig,
@@ -245,6 +249,15 @@ impl Recipe {
                  another loss.kind",
             );
         }
+        let of_all = self.weights.awp.is_some()
+            || self.loss.kind == LossKind::Lbgat
+            || self.attack.kind == AttackKind::Yopo;
+        if self.layers != TrainedLayers::All && of_all {
+            return fault(
+                "weights.awp, loss.kind = lbgat and attack.kind = yopo change every weight; set layers = all, or \
+                 leave them out",
+            );
+        }
         if mixes && (self.guide.kind != GuideKind::None || self.replay.kind != ReplayKind::None) {
             return fault(
                 "guide and replay compare whole images, which a loss of mixtures has not; leave them out",
@@ -291,6 +304,7 @@ fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
 const KEYS: &[&str] = &[
     "name",
     "epochs",
+    "layers",
     "attack.kind",
     "attack.norm",
     "attack.eps",
@@ -453,7 +467,7 @@ mod tests {
         assert!(message("attack.part=1/3").contains("attack.kind = dra"));
         assert!(message("attack.tau=[1]").contains("attack.kind = friendly"));
         assert!(message("selection.guard=2").contains("between 0 and 1"));
-        assert!(message("replay.angle=30").contains("replay.kind = noisy"));
+        assert!(message("layers=last").contains("bias-norm or last:N"));
         assert!(message("epsilon.polcy=hinge").contains("did you mean 'epsilon.policy'"));
         let unknown = Recipe::load("atf", &[]).unwrap_err().to_string();
         assert!(unknown.contains("did you mean 'aft'"), "{unknown}");
@@ -491,6 +505,8 @@ mod tests {
         assert!(message("madry", &["weights.swa=2"]).contains("between 0 and 1"));
         assert!(message("madry", &["weights.swa=0.5", "weights.ema=0.9"]).contains("choose one"));
         assert!(message("iaat", &["epsilon.largest=16/255"]).contains("line-search"));
+        assert!(message("awp", &["layers=last:1"]).contains("layers = all"));
+        assert!(message("lbgat", &["layers=bias-norm"]).contains("layers = all"));
         assert!(message("fat", &["attack.tau=[0, 1]"]).contains("one tau more"));
         assert!(message("fat", &["attack.noise=-1"]).contains("attack.noise"));
         assert!(message("fat-trades", &["attack.start=clean"]).contains("no gradient at the clean image"));

@@ -57,6 +57,18 @@ impl Totals {
         Ok(())
     }
 
+    /// Every sum, for a checkpoint within an epoch.
+    pub fn read_all(&self, session: &mut Session) -> Result<Vec<f32>> {
+        let all = [self.loss, self.correct].into_iter().chain(self.terms);
+        all.map(|variable| Ok(session.device().read(variable)?[0])).collect()
+    }
+
+    /// Restores what [`Totals::read_all`] gave.
+    pub fn write_all(&self, session: &mut Session, sums: &[f32]) {
+        let all = [self.loss, self.correct].into_iter().chain(self.terms);
+        all.zip(sums).for_each(|(variable, &sum)| session.device().write(variable, &[sum]));
+    }
+
     /// The sums of the losses and of the images classified correctly.
     pub fn read(&self, session: &mut Session) -> Result<(f32, f32)> {
         let loss = session.device().read(self.loss)?[0];

@@ -10,6 +10,7 @@ use super::attack::AttackKind;
 use super::free::Free;
 use super::guard::Guard;
 use super::guide::Teacher;
+use super::layers::Selection;
 use super::loss::{BatchLoss, LossKind};
 use super::mixup::Mixup;
 use super::partner::Partner;
@@ -54,11 +55,49 @@ pub enum Event {
     Validation { epoch: u32, fraction: f64 },
 }
 
+/// A batch is done. Loss and accuracy are those of the epoch so far, on the images trained on.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TrainingStep {
+    /// Counted from 0.
+    pub epoch: u32,
+    /// Batches of the epoch that are done.
+    pub batch: usize,
+    pub batches: usize,
+    /// Images trained on.
+    pub images: usize,
+    pub loss: f64,
+    /// 0 to 1.
+    pub accuracy: f64,
+    /// Time spent in the epoch.
+    pub seconds: f64,
+}
+
+/// An epoch under way: its batches to come, and what it has summed up.
+struct EpochUnderWay {
+    loader: Loader,
+    batches: usize,
+    /// Batches that are done.
+    done: usize,
+    images: usize,
+    loss: f64,
+    accuracy: f64,
+    rate: f64,
+    radii: f64,
+    seconds: f64,
+    /// What the guard judges by.
+    first: Option<Batch>,
+}
+
+/// The name in a checkpoint of how far an epoch is.
+const UNDER_WAY: &str = "epoch.under_way";
+
 /// A model in training.
 pub struct Trainer<'a> {
     session: Session,
     recipe: Recipe,
     options: TrainerOptions<'a>,
+    /// Whether nothing changes it, for each parameter.
+    kept: Vec<bool>,
     optimizer: Optimizer,
     adversary: Adversary,
     radii: Radii,
@@ -76,6 +115,7 @@ pub struct Trainer<'a> {
     augment: Option<Augment>,
     /// Sums over the epoch so far.
     totals: Totals,
+    under_way: Option<EpochUnderWay>,
     epochs_done: u32,
     step: u64,
 }
@@ -86,7 +126,9 @@ impl<'a> Trainer<'a> {
         if options.train.is_empty() {
             return Err(Error::Config("there are no training images".into()));
         }
-        let optimizer = Optimizer::new(&recipe.optimizer, &mut session)?;
+        let Selection { trained, kept, frozen_layers } = recipe.layers.of(session.network())?;
+        session.freeze_layers(frozen_layers);
+        let optimizer = Optimizer::of(&recipe.optimizer, &trained, &mut session)?;
         let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
         let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());
         let augment = augmentation(recipe.data.augment, &options.train);
@@ -116,6 +158,7 @@ impl<'a> Trainer<'a> {
             session,
             recipe,
             options,
+            kept,
             optimizer,
             adversary,
             radii,
@@ -128,6 +171,7 @@ impl<'a> Trainer<'a> {
             perturbation,
             augment,
             totals,
+            under_way: None,
             epochs_done: 0,
             step: 0,
         })
@@ -150,78 +194,130 @@ impl<'a> Trainer<'a> {
         self.epochs_done >= self.recipe.epochs || self.guard.as_ref().is_some_and(Guard::has_ended)
     }
 
-    /// Trains for one epoch and measures the validation images.
+    /// Trains to the end of the epoch, from where [`Trainer::step`] left it, and measures the validation images.
     pub fn epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
-        let epoch = self.epochs_done;
+        loop {
+            let TrainingStep { epoch, batch, batches, images, loss, accuracy, seconds } = self.step()?;
+            let part = self.session.device().recomputed();
+            if batch == 1 && part > 0.0 {
+                tell(Event::Recomputes { part });
+            }
+            tell(Event::Batch { epoch, batch, batches, images, loss, accuracy, seconds });
+            if batch == batches {
+                return self.end_epoch(tell);
+            }
+        }
+    }
+
+    /// Trains on one batch. After the last of an epoch comes [`Trainer::end_epoch`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the caller wants to stop, [`Error::NonFinite`] when the loss is no number.
+    pub fn step(&mut self) -> Result<TrainingStep> {
+        if self.options.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let mut at = match self.under_way.take() {
+            Some(epoch) => epoch,
+            None => self.begin_epoch()?,
+        };
+        let start = Instant::now();
+        let batch =
+            at.loader.next().ok_or_else(|| Error::Config("the epoch is over: end it first".into()))?;
+        let time = f64::from(self.epochs_done) + at.done as f64 / at.batches as f64;
+        at.rate = self.recipe.schedule.rate(time, f64::from(self.recipe.epochs));
+        let moment = Moment {
+            seed: self.options.seed,
+            epoch: self.epochs_done,
+            epochs: self.recipe.epochs,
+            batch: at.done as u32,
+            time,
+            span: 1.0 / at.batches as f64,
+            rate: at.rate,
+        };
+        let (radii, times) = self.train_on(&batch, moment)?;
+        at.done += 1;
+        at.radii += radii;
+        at.images += batch.labels.len() * times;
+        let (sum, correct) = self.totals.read(&mut self.session)?;
+        if !sum.is_finite() {
+            return Err(Error::NonFinite(format!(
+                "the loss is no longer finite in epoch {} after batch {}, at a learning rate of {:.3e}; lower \
+                 schedule.peak. The last checkpoint is from the epoch before",
+                self.epochs_done + 1,
+                at.done,
+                at.rate
+            )));
+        }
+        at.loss = f64::from(sum) / at.images as f64;
+        at.accuracy = f64::from(correct) / at.images as f64;
+        at.seconds += start.elapsed().as_secs_f64();
+        let step = TrainingStep {
+            epoch: self.epochs_done,
+            batch: at.done,
+            batches: at.batches,
+            images: at.images,
+            loss: at.loss,
+            accuracy: at.accuracy,
+            seconds: at.seconds,
+        };
+        if at.done == 1 && self.guard.is_some() {
+            at.first = Some(batch);
+        }
+        self.under_way = Some(at);
+        Ok(step)
+    }
+
+    fn begin_epoch(&mut self) -> Result<EpochUnderWay> {
         if self.guard.is_some() {
             let (weights, state) = (self.weights()?, self.state(None)?);
             if let Some(guard) = &mut self.guard {
                 guard.remember(weights, state);
             }
         }
-        let start = Instant::now();
         self.totals.reset(&mut self.session);
         let loader = Loader::new(
             &self.options.train,
             LoaderOptions {
                 batch: self.recipe.data.batch,
                 shuffle: Some(self.options.seed),
-                epoch,
+                epoch: self.epochs_done,
                 augment: self.augment,
                 seed: self.options.seed,
                 drop_last: false,
                 extra: self.options.extra,
             },
         )?;
-        let batches = loader.len();
-        let (mut images, mut loss, mut accuracy, mut rate, mut radii) = (0, 0.0, 0.0, 0.0, 0.0);
-        let epochs = f64::from(self.recipe.epochs);
-        let mut first = None;
-        for (index, batch) in loader.enumerate() {
-            if self.options.stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            let time = f64::from(epoch) + index as f64 / batches as f64;
-            rate = self.recipe.schedule.rate(time, epochs);
-            let at = Moment {
-                seed: self.options.seed,
-                epoch,
-                epochs: self.recipe.epochs,
-                batch: index as u32,
-                time,
-                span: 1.0 / batches as f64,
-                rate,
-            };
-            let (sum, times) = self.train_on(&batch, at)?;
-            let part = self.session.device().recomputed();
-            if index == 0 && part > 0.0 {
-                tell(Event::Recomputes { part });
-            }
-            radii += sum;
-            images += batch.labels.len() * times;
-            let (sum, correct) = self.totals.read(&mut self.session)?;
-            if !sum.is_finite() {
-                return Err(Error::NonFinite(format!(
-                    "the loss is no longer finite in epoch {} after batch {}, at a learning rate of {rate:.3e}; \
-                     lower schedule.peak. The last checkpoint is from the epoch before",
-                    epoch + 1,
-                    index + 1
-                )));
-            }
-            loss = f64::from(sum) / images as f64;
-            accuracy = f64::from(correct) / images as f64;
-            let seconds = start.elapsed().as_secs_f64();
-            tell(Event::Batch { epoch, batch: index + 1, batches, images, loss, accuracy, seconds });
-            if index == 0 && self.guard.is_some() {
-                first = Some(batch);
-            }
-        }
+        Ok(EpochUnderWay {
+            batches: loader.len(),
+            loader,
+            done: 0,
+            images: 0,
+            loss: 0.0,
+            accuracy: 0.0,
+            rate: 0.0,
+            radii: 0.0,
+            seconds: 0.0,
+            first: None,
+        })
+    }
+
+    /// Ends an epoch all of whose batches are done, and measures the validation images.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when batches are left.
+    pub fn end_epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
+        let Some(EpochUnderWay { images, loss, accuracy, rate, radii, seconds, first, .. }) =
+            self.under_way.take_if(|at| at.done == at.batches)
+        else {
+            return Err(Error::Config("the epoch has batches left".into()));
+        };
+        let epoch = self.epochs_done;
         if let Some(average) = &self.average {
             average.after_epoch(&mut self.session, epoch, self.recipe.epochs)?;
         }
         let terms = self.totals.read_terms(&mut self.session)?;
         let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
-        let seconds = start.elapsed().as_secs_f64();
         let (clean, robust) = self.validate(|fraction| tell(Event::Validation { epoch, fraction }))?;
         let mut back = None;
         if let (Some(guard), Some(batch)) = (&mut self.guard, first) {
@@ -378,8 +474,9 @@ impl<'a> Trainer<'a> {
 
     /// Clean accuracy, and robust accuracy under the training attack, on the validation images.
     fn validate(&mut self, mut tell: impl FnMut(f64)) -> Result<(Option<f64>, Option<f64>)> {
-        let Some(data) = &self.options.validation else { return Ok((None, None)) };
-        let attacks: &[AttackSpec] = self.validation_attack.as_slice();
+        let Some(data) = self.options.validation.clone() else { return Ok((None, None)) };
+        let attack = self.validation_attack.clone();
+        let attacks: &[AttackSpec] = attack.as_slice();
         let options = EvaluateOptions {
             attacks,
             batch: self.recipe.data.batch,
@@ -387,15 +484,15 @@ impl<'a> Trainer<'a> {
             stop: self.options.stop,
         };
         let live = match &self.average {
-            Some(average) => {
+            Some(_) => {
                 let live = self.session.read_parameters()?;
-                let averaged = average.read(&mut self.session)?;
+                let averaged = self.weights()?;
                 self.session.write_parameters(&averaged)?;
                 Some(live)
             }
             None => None,
         };
-        let outcome = evaluate(&mut self.session, data, &options, |p| tell(p.fraction));
+        let outcome = evaluate(&mut self.session, &data, &options, |p| tell(p.fraction));
         if let Some(live) = live {
             self.session.write_parameters(&live)?;
         }
@@ -407,10 +504,14 @@ impl<'a> Trainer<'a> {
 
     /// The weights that the run stands for now: their average, where the recipe averages.
     pub fn weights(&mut self) -> Result<Vec<Tensor>> {
-        match &self.average {
-            Some(average) => average.read(&mut self.session),
-            None => self.session.read_parameters(),
+        let mut weights = self.session.read_parameters()?;
+        if let Some(average) = &self.average {
+            // An average of equal numbers may differ from them in its last bit.
+            let averaged = average.read(&mut self.session)?.into_iter().zip(&self.kept);
+            let changed = weights.iter_mut().zip(averaged).filter(|(_, (_, kept))| !**kept);
+            changed.for_each(|(weights, (average, _))| *weights = average);
         }
+        Ok(weights)
     }
 
     /// Everything besides the weights that continuing needs.
@@ -430,6 +531,11 @@ impl<'a> Trainer<'a> {
             tensors.extend(partner.read(&mut self.session)?);
         }
         tensors.extend(self.guard.iter().flat_map(Guard::read));
+        if let Some(at) = &self.under_way {
+            let mut values = vec![at.done as f32, at.images as f32, at.radii as f32, at.seconds as f32];
+            values.extend(self.totals.read_all(&mut self.session)?);
+            tensors.push((UNDER_WAY.to_owned(), values));
+        }
         Ok(TrainingState {
             epochs_done: self.epochs_done,
             total_epochs: self.recipe.epochs,
@@ -466,6 +572,34 @@ impl<'a> Trainer<'a> {
         }
         self.epochs_done = state.epochs_done;
         self.step = state.step;
+        self.under_way = None;
+        match state.tensors.iter().find(|(name, _)| name == UNDER_WAY) {
+            Some((_, values)) => self.resume_epoch(values),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on within an epoch.
+    fn resume_epoch(&mut self, values: &[f32]) -> Result<()> {
+        let guard = self.guard.take();
+        let begun = self.begin_epoch();
+        self.guard = guard;
+        let mut at = begun?;
+        let (&[done, images, radii, seconds, ..], sums) = (values, values.get(4..).unwrap_or_default())
+        else {
+            return Err(Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole")));
+        };
+        at.done = done as usize;
+        if self.guard.is_some() || at.done > at.batches || at.done as f32 != done {
+            return Err(Error::Config(format!(
+                "the checkpoint is {done} batches into an epoch of {}, which cannot be gone on with",
+                at.batches
+            )));
+        }
+        (at.images, at.radii, at.seconds) = (images as usize, radii.into(), seconds.into());
+        at.loader.by_ref().take(at.done).for_each(drop);
+        self.totals.write_all(&mut self.session, sums);
+        self.under_way = Some(at);
         Ok(())
     }
 }
