@@ -4,13 +4,16 @@
 //! only values change. A network that was made here is written as a new file by `generate`.
 
 mod generate;
+mod weights;
 
-use std::io::Write;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::import::fill_skeleton;
 use crate::model::Model;
+use crate::package::{Precision, write_atomically};
+
+pub use weights::to_safetensors;
 
 /// Writes `model` as an ONNX file, all at once: a reader never sees half of it.
 ///
@@ -23,25 +26,26 @@ pub fn export(model: &Model, path: &Path) -> Result<()> {
 pub fn to_onnx(model: &Model) -> Result<Vec<u8>> {
     model.network.verify(&model.values)?;
     if model.onnx_skeleton.is_empty() {
-        generate::generate(&model.network, &model.values)
+        generate::generate(&model.network, &model.values, Precision::F32)
     } else {
         fill_skeleton(&model.onnx_skeleton, &model.network, &model.values)
     }
 }
 
-/// Writes a temporary file beside `path`, flushes it to the disk and renames it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is private by default; a model is an ordinary file, subject to the umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(Error::io(path))?;
-    file.write_all(bytes).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
+/// As [`to_onnx`], with the weights of convolutions and linear layers stored as packages of `precision` store them:
+/// halves behind a `Cast`, or eight bits behind a `DequantizeLinear` with a scale for each output channel. Both
+/// give the very numbers that such a package gives, and everything else is f32: what is quantised are weights, not
+/// activations. Such a file is written anew; only an f32 one keeps the structure of the file that was imported.
+///
+/// # Errors
+/// [`crate::Error::Config`] naming the first weight that the precision cannot hold, [`crate::Error::Shape`] when a
+/// layer has no ONNX form.
+pub fn to_onnx_as(model: &Model, precision: Precision) -> Result<Vec<u8>> {
+    match precision {
+        Precision::F32 => to_onnx(model),
+        Precision::F16 | Precision::Int8 => {
+            model.network.verify(&model.values)?;
+            generate::generate(&model.network, &model.values, precision)
+        }
+    }
 }

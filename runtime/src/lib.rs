@@ -107,7 +107,7 @@ pub use evaluate::{
 #[cfg(feature = "data")]
 pub use evaluate::{Corrupted, CorruptionObserver, CorruptionReport, CorruptionResult, evaluate_corruptions};
 #[cfg(feature = "onnx")]
-pub use export::{export, to_onnx};
+pub use export::{export, to_onnx, to_onnx_as, to_safetensors};
 #[cfg(feature = "train")]
 pub use footprint::Footprint;
 #[cfg(feature = "gpu")]

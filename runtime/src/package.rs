@@ -25,6 +25,8 @@ use crate::shape::Shape;
 use reader::Contents;
 
 pub use precision::Precision;
+#[cfg(feature = "onnx")]
+pub(crate) use precision::{Quantized, encode_f16};
 pub use signature::Signature;
 #[cfg(feature = "sign")]
 pub use signature::SigningKey;

@@ -16,7 +16,7 @@ mod evaluation;
 mod packaging;
 
 pub use evaluation::{AttackArgs, BallArgs, EvaluateArgs, MergeArgs, ReportArgs, Suite};
-pub use packaging::{ClassifyArgs, ExportArgs, Form, KeygenArgs, PackageArgs, VerifyArgs};
+pub use packaging::{ClassifyArgs, ExportArgs, ExportFormat, Form, KeygenArgs, PackageArgs, VerifyArgs};
 
 /// Makes pretrained image classifiers robust to adversarial examples, on any GPU or none.
 #[derive(Parser)]
@@ -69,7 +69,7 @@ pub enum Command {
     Keygen(KeygenArgs),
     /// Classify images with a packaged model
     Classify(ClassifyArgs),
-    /// Write a model as ONNX
+    /// Write a model as ONNX, or its weights as safetensors
     Export(ExportArgs),
     /// List the training recipes, or print one
     Recipes(RecipesArgs),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use adamant::finetune::RunDirectory;
-use adamant::package::{Package, Provenance};
+use adamant::package::{Package, Precision, Provenance};
 use adamant::{EvaluationReport, ImportNotes, Model, Preprocessing, import_with_notes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -105,6 +105,8 @@ pub struct Loaded {
     /// BLAKE3 hash of the file it was read from: of a run directory, the selected package.
     pub blake3: String,
     pub provenance: Provenance,
+    /// How the package stores the weights; f32 for what is none.
+    pub precision: Precision,
     /// What a package claims.
     pub report: Option<EvaluationReport>,
     /// What the importer noticed about an ONNX file.
@@ -119,6 +121,7 @@ impl Loaded {
             name: self.name.clone(),
             blake3: self.blake3.clone(),
             provenance: self.provenance.clone(),
+            precision: self.precision,
             report: None,
             notes: None,
         }
@@ -159,11 +162,12 @@ impl Loaded {
         let blake3 = imported.source_blake3.clone();
         // A damaged package should be told as one, not as a bad ONNX file.
         if Package::recognizes(&bytes) || file.extension().is_some_and(|e| e == "adamant") {
-            let Package { model, provenance, report, .. } = Package::from_bytes(&bytes, &file)?;
-            return Ok(Self { model, name, blake3, provenance, report, notes: None });
+            let Package { model, provenance, report, precision, .. } = Package::from_bytes(&bytes, &file)?;
+            return Ok(Self { model, name, blake3, provenance, precision, report, notes: None });
         }
         let (model, notes) = import_with_notes(&file)?;
-        Ok(Self { model, name, blake3, provenance: imported, report: None, notes: Some(notes) })
+        let precision = Precision::F32;
+        Ok(Self { model, name, blake3, provenance: imported, precision, report: None, notes: Some(notes) })
     }
 
     /// Names for the classes: the model's own, else numbers.

@@ -37,6 +37,7 @@ fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
         name: args.arch.clone(),
         blake3: String::new(),
         provenance: Provenance::default(),
+        precision: adamant::package::Precision::F32,
         report: None,
         notes: None,
     };

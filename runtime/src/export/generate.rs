@@ -13,8 +13,9 @@ use tract_onnx::pb::{
 
 use crate::error::{Error, Result};
 use crate::import::{Layout, bytes_of};
-use crate::network::{Layer, Network, Source};
+use crate::network::{Layer, Network, Role, Source};
 use crate::ops::{Conv2d, Op, Window};
+use crate::package::{Precision, Quantized, encode_f16};
 use crate::shape::{Shape, Tensor};
 
 /// IR version 8 goes with operator set 17.
@@ -22,14 +23,20 @@ const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
 /// Writes a network as ONNX: input `input` (batch x C x H x W), output `logits` (batch x classes).
-pub(super) fn generate(network: &Network, values: &[Tensor]) -> Result<Vec<u8>> {
+///
+/// Weights are stored in `precision`, and a node behind each makes f32 of it: `Cast` of halves, `DequantizeLinear`
+/// of eight bits with a scale for each output channel. The numbers that come out are those of a package.
+pub(super) fn generate(network: &Network, values: &[Tensor], precision: Precision) -> Result<Vec<u8>> {
     let shapes = network.layer_shapes(1)?;
     let classes = network.classes()?;
-    let mut writer = Writer::new(network, values, &shapes);
+    let mut writer = Writer::new(network, values, &shapes, precision);
     for index in 0..network.layers.len() {
         writer.layer(index)?;
     }
     writer.logits();
+    if let Some(message) = writer.fault {
+        return Err(Error::Config(message));
+    }
     let [c, h, w] = network.input;
     let graph = GraphProto {
         name: "adamant".into(),
@@ -48,6 +55,33 @@ pub(super) fn generate(network: &Network, values: &[Tensor]) -> Result<Vec<u8>> 
         ..ModelProto::default()
     };
     Ok(model.encode_to_vec())
+}
+
+/// A parameter as PyTorch's `state_dict` and ONNX have it.
+pub(super) struct Stored {
+    pub name: String,
+    pub dims: Vec<usize>,
+    pub values: Vec<f32>,
+    pub role: Role,
+}
+
+/// The parameters of a network in the dimensions that [`generate`] gives them.
+pub(super) fn parameters(network: &Network, values: &[Tensor]) -> Result<Vec<Stored>> {
+    let shapes = network.layer_shapes(1)?;
+    let mut writer = Writer::new(network, values, &shapes, Precision::F32);
+    for index in 0..network.layers.len() {
+        writer.layer(index)?;
+    }
+    let found = network.parameters.iter().filter_map(|parameter| {
+        let stored = writer.initializers.iter().find(|t| t.name == parameter.name)?;
+        Some(Stored {
+            name: parameter.name.clone(),
+            dims: stored.dims.iter().map(|&d| d as usize).collect(),
+            values: stored.raw_data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            role: parameter.role,
+        })
+    });
+    Ok(found.collect())
 }
 
 /// A float input or output with a dynamic batch.
@@ -98,6 +132,9 @@ struct Written {
 }
 
 struct Writer<'a> {
+    precision: Precision,
+    /// The first weight that the precision cannot hold.
+    fault: Option<String>,
     network: &'a Network,
     values: &'a [Tensor],
     shapes: &'a [Shape],
@@ -112,9 +149,11 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(network: &'a Network, values: &'a [Tensor], shapes: &'a [Shape]) -> Self {
+    fn new(network: &'a Network, values: &'a [Tensor], shapes: &'a [Shape], precision: Precision) -> Self {
         let names = ["input", "logits"].map(str::to_owned).into_iter();
         Self {
+            precision,
+            fault: None,
             network,
             values,
             shapes,
@@ -187,16 +226,70 @@ impl<'a> Writer<'a> {
     /// The initialiser of a parameter, written once however many layers read it.
     fn parameter(&mut self, source: Source, dims: &[usize], layout: Layout) -> String {
         let Source::Parameter(index) = source else { unreachable!("verified: weights are parameters") };
+        let network = self.network;
         if let Some(name) = self.stored.get(&(index, dims.to_vec())) {
             return name.clone();
         }
-        let own = &self.network.parameters[index].name;
+        let own = &network.parameters[index].name;
         let first = self.stored.keys().all(|(i, _)| *i != index);
         let name = if first { own.clone() } else { self.unique(own) };
-        let data = bytes_of(&layout.write(&self.values[index]));
-        self.initializers.push(tensor(&name, dims, DataType::Float, data));
+        let value = &self.values[index];
+        let stored = match (network.parameters[index].role, self.precision) {
+            (Role::Weight, Precision::F16) => self.halves(&name, dims, &layout.write(value)),
+            (Role::Weight, Precision::Int8) => self.quantized(&name, dims, layout, value),
+            _ => {
+                self.initializers.push(tensor(&name, dims, DataType::Float, bytes_of(&layout.write(value))));
+                Ok(())
+            }
+        };
+        if let Err(message) = stored {
+            self.fault.get_or_insert(format!("tensor '{own}' {message}"));
+        }
         self.stored.insert((index, dims.to_vec()), name.clone());
         name
+    }
+
+    /// An initialiser of halves and the node that makes `name` of it.
+    fn halves(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Result<(), String> {
+        let half = self.unique(&format!("{name}.f16"));
+        self.initializers.push(tensor(&half, dims, DataType::Float16, encode_f16(values)?));
+        self.stored_node("Cast", name, vec![half], int("to", DataType::Float as i64));
+        Ok(())
+    }
+
+    /// Initialisers of eight bits, scales and zeros, and the node that makes `name` of them.
+    fn quantized(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        layout: Layout,
+        value: &Tensor,
+    ) -> Result<(), String> {
+        let channels = value.shape.channels();
+        let Quantized { scales, numbers } = Quantized::new(channels, &value.data)?;
+        // The layout moves floats, which hold such numbers exactly.
+        let numbers = Tensor::new(value.shape, numbers.into_iter().map(f32::from).collect());
+        let numbers = layout.write(&numbers).into_iter().map(|q| q as i8 as u8).collect();
+        let [quantized, scale, zero] =
+            ["quantized", "scale", "zero_point"].map(|part| self.unique(&format!("{name}.{part}")));
+        self.initializers.push(tensor(&quantized, dims, DataType::Int8, numbers));
+        self.initializers.push(tensor(&scale, &[channels], DataType::Float, bytes_of(&scales)));
+        self.initializers.push(tensor(&zero, &[channels], DataType::Int8, vec![0; channels]));
+        // Output channels come first in the weights of ONNX's Conv and of a transposed Gemm.
+        self.stored_node("DequantizeLinear", name, vec![quantized, scale, zero], int("axis", 0));
+        Ok(())
+    }
+
+    /// A node whose output has a parameter's name.
+    fn stored_node(&mut self, op_type: &str, name: &str, input: Vec<String>, attribute: AttributeProto) {
+        self.nodes.push(NodeProto {
+            op_type: op_type.into(),
+            name: name.into(),
+            input,
+            output: vec![name.into()],
+            attribute: vec![attribute],
+            ..NodeProto::default()
+        });
     }
 
     fn vector(&mut self, source: Source) -> String {

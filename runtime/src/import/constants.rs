@@ -22,6 +22,8 @@ pub(super) enum Data<'a> {
     Float(Vec<f32>),
     /// f32 values of the file, decoded when they are asked for.
     Stored(&'a TensorProto),
+    /// Halves or eight bits of the file: read only where a node makes f32 of them.
+    Compact(&'a TensorProto),
     /// Values of a type that Adamant does not read.
     Other(String),
 }
@@ -41,6 +43,8 @@ impl<'a> Constant<'a> {
         let dims = proto::dims(tensor)?;
         let data = if proto::is_float(tensor) {
             Data::Stored(tensor)
+        } else if proto::is_compact(tensor) {
+            Data::Compact(tensor)
         } else {
             match proto::ints(tensor)? {
                 Some(values) => Data::Int(values.into_iter().map(Some).collect()),
@@ -71,6 +75,7 @@ impl<'a> Constant<'a> {
         match &self.data {
             Data::Int(values) => Ok(values),
             Data::Other(kind) => self.wrong_type(kind),
+            Data::Compact(tensor) => self.wrong_type(&proto::type_name(tensor.data_type)),
             Data::Float(_) | Data::Stored(_) => {
                 damaged(format!("'{}' holds floats where integers belong", self.name))
             }
@@ -90,6 +95,7 @@ impl<'a> Constant<'a> {
             Data::Float(values) => Ok(Cow::Borrowed(values)),
             Data::Stored(tensor) => proto::floats(tensor).map(Cow::Owned),
             Data::Other(kind) => self.wrong_type(kind),
+            Data::Compact(tensor) => self.wrong_type(&proto::type_name(tensor.data_type)),
             Data::Int(_) => damaged(format!("'{}' holds integers where floats belong", self.name)),
         }
     }

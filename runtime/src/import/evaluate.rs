@@ -14,14 +14,13 @@ use super::proto::{self, Attributes, Step, damaged, unsupported};
 #[derive(Debug)]
 pub(super) struct Budget(usize);
 
-impl Default for Budget {
-    fn default() -> Self {
-        // Far above the largest weight of a ResNet, and 256 MiB as f32.
-        Self(1 << 26)
-    }
-}
-
 impl Budget {
+    /// What a file of so many bytes may compute: each of its bytes twice over, and a million more for
+    /// files whose numbers are elsewhere.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self((1 << 20) + bytes.saturating_mul(2))
+    }
+
     /// The number of elements of `dims`, taken from the budget.
     fn take(&mut self, dims: &[usize]) -> Step<usize> {
         let count = proto::element_count(dims).filter(|&n| n <= self.0);
@@ -61,6 +60,7 @@ pub(super) fn can_evaluate(op_type: &str) -> bool {
             | "Range"
             | "Expand"
             | "CastLike"
+            | "DequantizeLinear"
     )
 }
 
@@ -72,30 +72,12 @@ pub(super) fn evaluate<'a>(
 ) -> Step<Constant<'a>> {
     let name = node.output.first().map_or("", String::as_str);
     let evaluation = Evaluation { attributes: Attributes(node), name, inputs };
-    match node.op_type.as_str() {
-        "Identity" => Ok(evaluation.input(0)?.reshaped(name, evaluation.input(0)?.dims.clone())),
-        "Shape" => evaluation.shape(),
-        "Size" => {
-            let count = evaluation.input(0)?.len() as i64;
-            Ok(Constant::computed(name, vec![], Data::Int(vec![Some(count)])))
-        }
-        "ConstantOfShape" => evaluation.constant_of_shape(budget),
-        "Gather" => evaluation.gather(budget),
-        "Concat" => evaluation.concat(budget),
-        "Unsqueeze" => evaluation.unsqueeze(),
-        "Squeeze" => evaluation.squeeze(),
-        "Slice" => evaluation.slice(budget),
-        "Cast" => evaluation.cast(budget),
-        "Reshape" => evaluation.reshape(),
-        "Flatten" => evaluation.flatten(),
-        "Transpose" => evaluation.transpose(budget),
-        "Add" | "Sub" | "Mul" | "Div" => evaluation.arithmetic(budget),
-        "Neg" | "Sqrt" | "Reciprocal" => evaluation.unary(budget),
-        "Range" => evaluation.range(budget),
-        "Expand" => evaluation.expand(budget),
-        "CastLike" => evaluation.cast_like(budget),
-        _ => unsupported("on constants"),
+    let found = evaluation.run(node.op_type.as_str(), budget)?;
+    // What is passed on under another name is a copy, too.
+    if matches!(found.data, Data::Int(_) | Data::Float(_)) {
+        budget.take(&found.dims)?;
     }
+    Ok(found)
 }
 
 /// Row-major strides.
@@ -160,6 +142,34 @@ struct Evaluation<'a, 'i> {
 }
 
 impl<'a> Evaluation<'a, '_> {
+    fn run(&self, op_type: &str, budget: &mut Budget) -> Step<Constant<'a>> {
+        match op_type {
+            "Identity" => Ok(self.input(0)?.reshaped(self.name, self.input(0)?.dims.clone())),
+            "Shape" => self.shape(),
+            "Size" => {
+                let count = self.input(0)?.len() as i64;
+                Ok(Constant::computed(self.name, vec![], Data::Int(vec![Some(count)])))
+            }
+            "ConstantOfShape" => self.constant_of_shape(budget),
+            "Gather" => self.gather(budget),
+            "Concat" => self.concat(budget),
+            "Unsqueeze" => self.unsqueeze(),
+            "Squeeze" => self.squeeze(),
+            "Slice" => self.slice(budget),
+            "Cast" => self.cast(budget),
+            "Reshape" => self.reshape(),
+            "Flatten" => self.flatten(),
+            "Transpose" => self.transpose(budget),
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(budget),
+            "Neg" | "Sqrt" | "Reciprocal" => self.unary(budget),
+            "Range" => self.range(budget),
+            "Expand" => self.expand(budget),
+            "CastLike" => self.cast_like(budget),
+            "DequantizeLinear" => self.dequantize(),
+            _ => unsupported("on constants"),
+        }
+    }
+
     fn input(&self, index: usize) -> Step<&Constant<'a>> {
         match self.optional(index) {
             Some(found) => Ok(found),
@@ -346,6 +356,10 @@ impl<'a> Evaluation<'a, '_> {
             return x.wrong_type(kind);
         }
         let data = match (target, &x.data) {
+            (Some(DataType::Float), Data::Compact(tensor)) => {
+                let values = proto::compact(tensor)?;
+                return Ok(Constant::computed(self.name, x.dims.clone(), Data::Float(values)));
+            }
             (Some(DataType::Float), Data::Float(_) | Data::Stored(_))
             | (Some(DataType::Int64 | DataType::Int32), Data::Int(_)) => {
                 return Ok(x.reshaped(self.name, x.dims.clone()));
@@ -363,6 +377,40 @@ impl<'a> Evaluation<'a, '_> {
         };
         budget.take(&x.dims)?;
         Ok(Constant::computed(self.name, x.dims.clone(), data))
+    }
+
+    /// `(x - zero point) * scale`, with one scale or one for each place along `axis`.
+    fn dequantize(&self) -> Step<Constant<'a>> {
+        let x = self.input(0)?;
+        let Data::Compact(tensor) = &x.data else { return unsupported("of other than eight bits") };
+        if tensor.data_type == DataType::Float16 as i32 {
+            return unsupported("of halves");
+        }
+        let scales = self.input(1)?.floats()?;
+        let zeros = match self.optional(2) {
+            None => vec![0.0; scales.len()],
+            Some(Constant { data: Data::Compact(zeros), .. }) if zeros.data_type == tensor.data_type => {
+                proto::compact(zeros)?
+            }
+            Some(_) => return damaged("its zero point is not of the type of its input"),
+        };
+        let at = match self.input(1)?.dims.as_slice() {
+            [] | [1] => None,
+            [_] => Some(axis(self.attributes.int_or("axis", 1)?, x.dims.len())?),
+            _ => return unsupported("in blocks"),
+        };
+        let places = at.map_or(1, |at| x.dims[at]);
+        if scales.len() != places || zeros.len() != places {
+            let (scales, zeros) = (scales.len(), zeros.len());
+            return damaged(format!("{scales} scales and {zeros} zero points for {places} places"));
+        }
+        let after = at.map_or(1, |at| x.dims[at + 1..].iter().product::<usize>()).max(1);
+        let mut values = proto::compact(tensor)?;
+        for (i, value) in values.iter_mut().enumerate() {
+            let place = i / after % places.max(1);
+            *value = (*value - zeros[place]) * scales[place];
+        }
+        Ok(Constant::computed(self.name, x.dims.clone(), Data::Float(values)))
     }
 
     fn cast_like(&self, budget: &mut Budget) -> Step<Constant<'a>> {

@@ -3,6 +3,7 @@
 //! A file is never trusted: no number of it sizes an allocation before it was compared with the
 //! bytes that are really there.
 
+use half::f16;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
@@ -117,6 +118,38 @@ pub(super) fn type_name(data_type: i32) -> String {
 
 pub(super) fn is_float(tensor: &TensorProto) -> bool {
     tensor.data_type == DataType::Float as i32
+}
+
+/// Whether a tensor holds halves or eight bits.
+pub(super) fn is_compact(tensor: &TensorProto) -> bool {
+    let found = DataType::try_from(tensor.data_type);
+    matches!(found, Ok(DataType::Float16 | DataType::Int8 | DataType::Uint8))
+}
+
+/// The numbers of a tensor of halves or eight bits.
+pub(super) fn compact(tensor: &TensorProto) -> Step<Vec<f32>> {
+    let count: usize = dims(tensor)?.iter().product();
+    let listed = |number: fn(i32) -> f32| tensor.int32_data.iter().map(|&v| number(v)).collect();
+    let raw = !tensor.raw_data.is_empty();
+    let values: Vec<f32> = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float16) if raw => {
+            raw_elements(tensor, count)?.into_iter().map(|b| f16::from_le_bytes(b).to_f32()).collect()
+        }
+        Ok(DataType::Float16) => listed(|v| f16::from_bits(v as u16).to_f32()),
+        Ok(DataType::Int8) if raw => {
+            raw_elements::<1>(tensor, count)?.into_iter().map(|[b]| f32::from(b as i8)).collect()
+        }
+        Ok(DataType::Uint8) if raw => {
+            raw_elements::<1>(tensor, count)?.into_iter().map(|[b]| f32::from(b)).collect()
+        }
+        Ok(DataType::Int8) => listed(|v| f32::from(v as i8)),
+        Ok(DataType::Uint8) => listed(|v| f32::from(v as u8)),
+        _ => return unsupported(type_name(tensor.data_type)),
+    };
+    if values.len() != count {
+        return length_fault(tensor, count, values.len(), "values");
+    }
+    Ok(values)
 }
 
 /// Number of elements, or `None` when it overflows.

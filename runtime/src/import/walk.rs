@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use prost::Message;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
 use tract_onnx::pb::type_proto::Value as Type;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
@@ -118,7 +119,7 @@ pub(super) fn walk(model: &ModelProto, path: &Path, stripped: bool) -> Result<Wa
         parameters: Parameters::default(),
         notes: Vec::new(),
         index: 0,
-        budget: Budget::default(),
+        budget: Budget::of(model.encoded_len()),
         training_mode: 0,
     };
     if opset > NEWEST_OPSET {

@@ -68,7 +68,8 @@ impl DataType {
     }
 }
 
-fn encode_f16(data: &[f32]) -> Result<Vec<u8>, String> {
+/// Half precision, little-endian.
+pub(crate) fn encode_f16(data: &[f32]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(data.len() * 2);
     for &value in data {
         let half = f16::from_f32(value);
@@ -88,23 +89,39 @@ fn decode_f16(bytes: &[u8]) -> Result<Vec<f32>, String> {
     }
 }
 
-/// The scales of the channels, then the numbers: value = number * scale of its channel.
+/// The scales of the channels, then the numbers.
 fn encode_int8(channels: usize, data: &[f32]) -> Result<Vec<u8>, String> {
-    if let Some(value) = data.iter().find(|v| !v.is_finite()) {
-        return Err(format!("holds {value}, which int8 cannot; use --precision f32"));
+    let Quantized { scales, numbers } = Quantized::new(channels, data)?;
+    let scales = scales.iter().flat_map(|s| s.to_le_bytes());
+    Ok(scales.chain(numbers.iter().map(|&q| q as u8)).collect())
+}
+
+/// Numbers of eight bits and the scale of each channel, the last dimension: value = number * scale.
+pub(crate) struct Quantized {
+    pub scales: Vec<f32>,
+    /// -127 to 127.
+    pub numbers: Vec<i8>,
+}
+
+impl Quantized {
+    /// # Errors
+    /// A message where a value is not finite.
+    pub fn new(channels: usize, data: &[f32]) -> Result<Self, String> {
+        if let Some(value) = data.iter().find(|v| !v.is_finite()) {
+            return Err(format!("holds {value}, which int8 cannot; use --precision f32"));
+        }
+        let mut largest = vec![0.0_f32; channels];
+        for row in data.chunks_exact(channels.max(1)) {
+            largest.iter_mut().zip(row).for_each(|(l, v)| *l = l.max(v.abs()));
+        }
+        let scales: Vec<f32> = largest.iter().map(|&l| scale(l)).collect();
+        let mut numbers = Vec::with_capacity(data.len());
+        for row in data.chunks_exact(channels.max(1)) {
+            let number = |(v, s): (&f32, &f32)| if *s == 0.0 { 0.0 } else { (v / s).round_ties_even() };
+            numbers.extend(row.iter().zip(&scales).map(number).map(|q| q.clamp(-127.0, 127.0) as i8));
+        }
+        Ok(Self { scales, numbers })
     }
-    let mut largest = vec![0.0_f32; channels];
-    for row in data.chunks_exact(channels.max(1)) {
-        largest.iter_mut().zip(row).for_each(|(l, v)| *l = l.max(v.abs()));
-    }
-    let scales: Vec<f32> = largest.iter().map(|&l| scale(l)).collect();
-    let mut bytes: Vec<u8> = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-    for row in data.chunks_exact(channels.max(1)) {
-        let number = |(v, s): (&f32, &f32)| if *s == 0.0 { 0.0 } else { (v / s).round_ties_even() };
-        let numbers = row.iter().zip(&scales).map(number);
-        bytes.extend(numbers.map(|q| (q.clamp(-127.0, 127.0) as i8) as u8));
-    }
-    Ok(bytes)
 }
 
 /// A 127th of the largest magnitude, rounded up to 16 significant bits. Its product with a number of eight

@@ -153,16 +153,33 @@ pub struct ClassifyArgs {
 #[command(after_help = "\
 Examples:
   adamant export runs/aft --out robust.onnx
+  adamant export small.adamant --out small.onnx          int8 as it is packed
+  adamant export runs/aft --out weights.safetensors
 
 The file has the names and the structure of the ONNX file that the model came
-from; only the weights are new.")]
+from; only the weights are new. With f16 and int8 it is written anew: weights
+behind Cast, or behind DequantizeLinear with a scale for each output channel,
+activations in f32. safetensors have PyTorch's names and layouts, and int8 there
+are the f32 numbers that the package computes with.")]
 pub struct ExportArgs {
     /// .adamant package, run directory or ONNX file
     #[arg(value_name = "FILE.adamant|RUN")]
     pub model: PathBuf,
-    /// The ONNX file to write
-    #[arg(long, value_name = "MODEL.onnx")]
+    /// The file to write
+    #[arg(long, value_name = "MODEL.onnx|WEIGHTS.safetensors")]
     pub out: PathBuf,
+    /// What to write [default: safetensors where --out ends so, else onnx]
+    #[arg(long, value_enum)]
+    pub format: Option<ExportFormat>,
+    /// Number format of the weights [default: the package's]
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Onnx,
+    Safetensors,
 }
 
 fn points(text: &str) -> Result<f64, String> {
