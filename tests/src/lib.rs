@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod fuzz;
 pub mod golden;
 pub mod gpu;
 pub mod layout;

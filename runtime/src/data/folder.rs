@@ -1,13 +1,16 @@
 //! Folders of images, one sub-folder a class: torchvision's `ImageFolder`.
 
+mod tiff;
+
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 use rayon::prelude::*;
 
-use super::open::{OpenOptions, Split};
+use super::open::{MAX_FILE_BYTES, OpenOptions, Split, read_bounded};
 use super::{Dataset, grouped};
 use crate::error::{Error, Result};
 
@@ -16,6 +19,9 @@ pub(super) const LOOKED_FOR: &str = "sub-folders with images, one a class, here 
 /// Limits on one picture, so that a small file cannot ask for all of the memory.
 const MAX_SIDE: u32 = 1 << 14;
 const MAX_DECODED_BYTES: u64 = 256 << 20;
+/// What a file's length bounds: no picture worth a class is compressed more, and a header alone is no picture.
+const MAX_DECODED_RATIO: u64 = 4096;
+const LEAST_DECODED_BYTES: u64 = 1 << 20;
 /// Resizing its shorter side would blow up the longer one of a picture narrower than this.
 const MAX_ASPECT_RATIO: u32 = 64;
 
@@ -198,9 +204,14 @@ fn decode(path: &Path) -> Result<RgbImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+    let most = (bytes.len() as u64).saturating_mul(MAX_DECODED_RATIO);
+    limits.max_alloc = Some(most.clamp(LEAST_DECODED_BYTES, MAX_DECODED_BYTES));
+    if !tiff::is_plausible(&bytes) {
+        return Err(Error::data(path, "announces more values than it has; replace or remove the file"));
+    }
     // The content tells the format: names are often wrong.
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
     let mut reader = reader.map_err(Error::io(path))?;
     reader.limits(limits);
     let picture = reader
