@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use adamant::package::Package;
 use adamant::{Dataset, DeviceChoice, EvaluationReport, OpenOptions, Split};
+use adamant_digits::{DIGITS, MODEL};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
@@ -19,16 +20,6 @@ use crate::output::{self, WIDTH, duration, percent, print};
 use crate::progress::Console;
 
 mod digits;
-
-const MODEL: &[u8] = include_bytes!("../../examples/data/digits_resnet8.onnx");
-
-/// What makes the folder of digits, so that the binary needs no other file.
-const DIGITS: [(&str, &[u8]); 4] = [
-    ("train-images-idx3-ubyte.gz", include_bytes!("../../examples/data/digits/train-images-idx3-ubyte.gz")),
-    ("train-labels-idx1-ubyte.gz", include_bytes!("../../examples/data/digits/train-labels-idx1-ubyte.gz")),
-    ("t10k-images-idx3-ubyte.gz", include_bytes!("../../examples/data/digits/t10k-images-idx3-ubyte.gz")),
-    ("t10k-labels-idx1-ubyte.gz", include_bytes!("../../examples/data/digits/t10k-labels-idx1-ubyte.gz")),
-];
 
 /// Radius of the attacks: a digit that people still read without effort.
 const EPS: &str = "0.1";

@@ -1,4 +1,4 @@
-//! Signs that a number says less than it seems to. `docs/warnings.md` tells what each flag means and
+//! Signs that a number says less than it seems to. `tools/docs/warnings.md` tells what each flag means and
 //! what to do about it.
 
 use super::{LossRise, Order, Outcome, count_of};

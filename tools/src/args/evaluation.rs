@@ -61,7 +61,8 @@ suite autoattack, when it withstood the attacks before as well.
 Attacks: fgsm, bim, pgd, pgd-t (towards each of the 9 likeliest other classes),
 pgd-random-target, cw (linf by PGD), mi-fgsm, apgd-ce, apgd-dlr, apgd-t,
 cw-l2 and cw-l2-t (searches=9,steps=1000,c=0.001,step=0.01; eps in l2),
-deepfool, fab, fab-t, dra, square. docs/warnings.md says what the warnings mean.
+deepfool, fab, fab-t, dra, square. tools/docs/warnings.md says
+what warnings mean.
 
 The suite corruptions distorts the images itself, with the published severities;
 cifar10c:DIR and cifar100c:DIR are the published images (.npy). saved:DIR is

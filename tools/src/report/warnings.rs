@@ -1,6 +1,6 @@
-//! What a warning means, in the words of `docs/warnings.md`.
+//! What a warning means, in the words of `tools/docs/warnings.md`.
 
-const PAGE: &str = include_str!("../../../docs/warnings.md");
+const PAGE: &str = include_str!("../../docs/warnings.md");
 
 /// A row of its table.
 pub struct Explained {
