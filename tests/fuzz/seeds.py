@@ -9,6 +9,8 @@ import pathlib
 import zlib
 
 import numpy
+import onnx
+from onnx import helper
 from PIL import Image
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
@@ -61,7 +63,34 @@ def mat(compressed, **arrays):
     return out
 
 
+def computed(count, copies):
+    """A linear classifier whose bias is the start of a computed constant of `count` numbers, copied again and again."""
+    def constant(name, array):
+        return onnx.numpy_helper.from_array(array, name)
+
+    nodes = [helper.make_node("ConstantOfShape", ["count"], ["c0"])]
+    nodes += [helper.make_node("Identity", [f"c{i}"], [f"c{i + 1}"]) for i in range(copies)]
+    nodes += [
+        helper.make_node("Slice", [f"c{copies}", "zero", "two"], ["bias"]),
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["y"]),
+    ]
+    stored = [
+        constant("count", numpy.array([count])), constant("zero", numpy.array([0])), constant("two", numpy.array([2])),
+        constant("weight", numpy.ones((3, 2), numpy.float32)),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes, "computed", [helper.make_tensor_value_info("x", floats, ["n", 3, 1, 1])],
+        [helper.make_tensor_value_info("y", floats, ["n", 2])], stored,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
 def main():
+    write("onnx", "computed-small.onnx", computed(8, 2))
+    write("onnx", "computed-large.onnx", computed((1 << 26) - 1, 0))
+    write("onnx", "computed-copies.onnx", computed(1 << 19, 300))
     # Pixels that repeat: small in the repository.
     image = bytes(range(256)) * 12
     write("cifar", "one-of-ten", bytes([7]) + image)
