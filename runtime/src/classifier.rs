@@ -1,7 +1,10 @@
 //! What an application does with a model: hand it pictures, get classes.
 
+mod pending;
+
+use std::future::Future;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
@@ -9,6 +12,7 @@ use crate::model::Model;
 use crate::package::Package;
 use crate::report::EvaluationReport;
 use crate::session::{Images, Session};
+use pending::Pending;
 
 /// A picture as models take it: channels x height x width, in [0, 1].
 #[derive(Clone, PartialEq, Debug)]
@@ -186,6 +190,20 @@ impl Classifier {
         Ok(self.classify_all(&[picture], top)?.remove(0))
     }
 
+    /// As [`Classifier::classify`], without blocking: another thread computes, and any executor may wait. Dropping
+    /// the future forgets the answer.
+    ///
+    /// # Errors
+    /// As [`Classifier::classify`], and [`Error::Limit`] when the system refuses another thread.
+    pub fn classify_async(
+        self: &Arc<Self>,
+        picture: Picture,
+        top: usize,
+    ) -> impl Future<Output = Result<Vec<Guess>>> + Send + use<> {
+        let classifier = Arc::clone(self);
+        async move { Pending::new(move || classifier.classify(&picture, top))?.await }
+    }
+
     /// As [`Classifier::classify`], for any number of pictures.
     ///
     /// # Errors
@@ -294,6 +312,19 @@ mod tests {
         }
         assert!(three.classify_all(&[], 1).expect("nothing to do").is_empty());
         assert_eq!(one.classify(&pictures[0], 2).expect("it runs").len(), 2);
+    }
+
+    #[test]
+    fn futures_give_what_a_call_gives() {
+        let classifier = Arc::new(classifier(2));
+        let expected = classifier.classify(&picture(3), 4).expect("it runs");
+        let futures: Vec<_> = (0..5).map(|_| classifier.classify_async(picture(3), 4)).collect();
+        for future in futures {
+            assert_eq!(pending::tests::wait(future).expect("it runs"), expected);
+        }
+        let small = Picture::from_gray8(1, 1, &[0]).expect("it is whole");
+        let refused = pending::tests::wait(classifier.classify_async(small, 1));
+        assert!(refused.expect_err("of another size").to_string().contains("resize"));
     }
 
     #[test]

@@ -174,3 +174,75 @@ fn the_files_that_onnx_runtime_ran_are_what_is_exported() {
         assert_eq!(sorted(&ran), sorted(&package.model), "{name}");
     }
 }
+
+fn adamant(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
+    let output = command.args(arguments).output().expect("the binary starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn the_ending_says_what_is_exported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let package = fixture("v1.1-int8.adamant").display().to_string();
+    let export = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name).display().to_string();
+        let (code, text) = adamant(&[&["export", &package, "--out", &out], more].concat());
+        assert_eq!(code, Some(0), "{text}");
+        std::fs::read(&out).expect("it is written")
+    };
+    let model = Package::read(&package).expect("it is sound").model;
+    let onnx = |precision| to_onnx_as(&model, precision).expect("it has a form");
+    assert!(export("a.onnx", &[]) == onnx(Precision::Int8));
+    assert!(export("b.onnx", &["--precision", "f32"]) == onnx(Precision::F32));
+    let weights = export("c.safetensors", &[]);
+    assert!(weights == adamant::to_safetensors(&model, Precision::Int8).expect("it has a form"));
+    assert!(export("d.weights", &["--format", "safetensors"]) == weights);
+}
+
+#[test]
+fn layers_on_the_command_line_freeze_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent");
+    let model = root.join("examples/data/digits_resnet8.onnx");
+    let (file, run) = (model.display().to_string(), folder.path().join("run"));
+    let (data, out) =
+        (format!("mnist:{}", root.join("examples/data/digits").display()), run.display().to_string());
+    let arguments = |layers| {
+        let common = [
+            "finetune",
+            &file,
+            "--mean",
+            "none",
+            "--data",
+            &data,
+            "--limit",
+            "64",
+            "--batch",
+            "32",
+            "--epochs",
+            "1",
+            "--validate",
+            "none",
+            "--device",
+            "cpu",
+            "--set",
+            "attack.steps=1",
+            "--out",
+            &out,
+            "--layers",
+        ];
+        adamant(&[&common[..], &[layers]].concat())
+    };
+    let (code, text) = arguments("last:99");
+    assert!(code == Some(2) && text.contains("3 blocks"), "{text}");
+    let (code, text) = arguments("last:0");
+    // A run that was refused leaves nothing behind.
+    assert_eq!(code, Some(0), "{text}");
+    let before = import(&model).expect("it is ONNX");
+    let after = Package::read(run.join("checkpoint.adamant")).expect("the run has one").model;
+    for ((parameter, a), b) in before.network.parameters.iter().zip(&before.values).zip(&after.values) {
+        let trained = parameter.name.starts_with("linear");
+        assert_eq!(a != b, trained, "{}", parameter.name);
+    }
+}

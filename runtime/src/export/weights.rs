@@ -15,8 +15,8 @@ use crate::package::{Precision, encode_f16};
 /// output channels x input channels x height x width, and outputs x inputs.
 ///
 /// Weights are halves for [`Precision::F16`], and else f32: those of an int8 package are the numbers that it
-/// computes with, since no loader of a `state_dict` knows scales. The metadata has `mean` and `std`, one number a
-/// channel, and `labels`, a line each.
+/// computes with, since no loader of a `state_dict` knows scales. The metadata's entry `adamant` has a line each for
+/// `version`, `mean` and `std` (one number a channel) and `labels`. Equal models are equal bytes.
 ///
 /// # Errors
 /// [`Error::Config`] naming a weight that the precision cannot hold, [`Error::Shape`] when a layer has no ONNX form.
@@ -40,12 +40,14 @@ pub fn to_safetensors(model: &Model, precision: Precision) -> Result<Vec<u8>> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(fault)?;
     let numbers = |v: &[f32]| v.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let metadata = HashMap::from([
-        ("format".to_owned(), "pt".to_owned()),
-        ("adamant".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("mean".to_owned(), numbers(&model.preprocessing.mean)),
-        ("std".to_owned(), numbers(&model.preprocessing.std)),
-        ("labels".to_owned(), model.labels.join("\n")),
-    ]);
+    // One entry: several would be written in another order each time.
+    let about = format!(
+        "version={}\nmean={}\nstd={}\nlabels={}",
+        env!("CARGO_PKG_VERSION"),
+        numbers(&model.preprocessing.mean),
+        numbers(&model.preprocessing.std),
+        model.labels.join(",")
+    );
+    let metadata = HashMap::from([("adamant".to_owned(), about)]);
     safetensors::serialize(views, Some(metadata)).map_err(fault)
 }
