@@ -142,7 +142,8 @@ impl CwL2 {
                     let [distance, c, loss] = [distance[n], c[n], loss[n]].map(f64::from);
                     let total = distance * distance - c * loss;
                     // Not a number does not improve.
-                    if !(total <= IMPROVED * before[n]) {
+                    let improves = total <= IMPROVED * before[n];
+                    if !improves {
                         *active = 0.0;
                     }
                     before[n] = total;
