@@ -26,6 +26,7 @@ pub use fgsm::Fgsm;
 pub use mi_fgsm::MiFgsm;
 pub use objective::{Aim, Objective, Passes};
 pub use pgd::{Pgd, Start};
+#[cfg(feature = "train")]
 pub(crate) use spec::DRA_PART;
 pub use spec::{AttackSpec, parse_fraction};
 pub use square::Square;

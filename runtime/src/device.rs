@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::gpu::{self, Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
 use crate::plan::{Limits, Plan, Slot};
-use crate::profile::StepTime;
 use crate::prologue::{Split, split};
 use crate::recompute::{mebibytes, plan_within};
 #[cfg(feature = "gpu")]
@@ -383,8 +382,10 @@ impl Device {
             if let Some(prologue) = &mut program.prologue {
                 self.execute(prologue)?;
             }
-            if let Ready::Cpu(main) = &mut program.main {
-                main.forget();
+            match &mut program.main {
+                Ready::Cpu(main) => main.forget(),
+                #[cfg(feature = "gpu")]
+                Ready::Gpu(_) => {}
             }
             program.prepared = Some(newest);
         }
@@ -413,16 +414,19 @@ impl Device {
     }
 
     /// Times every step from now on. A GPU then waits after each, which takes longer in all.
+    #[cfg(any(feature = "data", all(test, feature = "train")))]
     pub(crate) fn start_profile(&mut self) {
         *self.times() = Some(Vec::new());
     }
 
     /// What has run since [`Device::start_profile`].
-    pub(crate) fn take_profile(&mut self) -> Vec<StepTime> {
+    #[cfg(any(feature = "data", all(test, feature = "train")))]
+    pub(crate) fn take_profile(&mut self) -> Vec<crate::StepTime> {
         self.times().take().unwrap_or_default()
     }
 
-    fn times(&mut self) -> &mut Option<Vec<StepTime>> {
+    #[cfg(any(feature = "data", all(test, feature = "train")))]
+    fn times(&mut self) -> &mut Option<Vec<crate::StepTime>> {
         match &mut self.executor {
             Executor::Cpu(cpu) => &mut cpu.times,
             #[cfg(feature = "gpu")]

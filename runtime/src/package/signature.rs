@@ -22,6 +22,7 @@ const SEALED: usize = 96;
 #[derive(Clone, Copy)]
 pub(super) struct SignatureBlock {
     pub public_key: [u8; 32],
+    #[cfg_attr(not(feature = "sign"), expect(dead_code, reason = "only a build that can check reads it"))]
     pub signature: [u8; 64],
 }
 
