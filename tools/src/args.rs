@@ -225,7 +225,7 @@ pub struct RunArgs {
     pub validate: Option<Validation>,
     /// More images to train on, DATA or DATA:FRACTION: that part of every batch [default: half]. An epoch
     /// counts those of --data only
-    #[arg(long, value_name = "DATA[:FRACTION]")]
+    #[arg(long, value_name = "DATA")]
     pub extra: Option<ExtraSpec>,
     /// Label the extra images by the model that training starts from, and leave out those that it
     /// is not sure of. A folder of pictures then needs no sub-folders

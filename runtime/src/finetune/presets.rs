@@ -16,7 +16,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "adamant-robust",
-        summary: "adamant for more robustness and less clean accuracy: a looser guide, and AWP",
+        summary: "adamant for more robustness and less clean accuracy: weights are attacked, too (AWP)",
         toml: include_str!("recipes/adamant-robust.toml"),
     },
     Preset {
