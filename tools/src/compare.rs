@@ -128,8 +128,9 @@ fn measure(
 }
 
 fn text(found: &Comparison, eps: f32) -> String {
+    let width = found.rows.iter().map(|row| row.recipe.len() + 2).max().unwrap_or(0).max(18);
     let mut text = format!(
-        "{} on {} test images, eps {}\n\n{:<18}{:>8}{:>9}{:>12}{:>9}{:>9}{:>9}\n",
+        "{} on {} test images, eps {}\n\n{:<width$}{:>8}{:>9}{:>12}{:>9}{:>9}{:>9}\n",
         found.model,
         found.images,
         output::pixels(f64::from(eps)),
@@ -144,7 +145,7 @@ fn text(found: &Comparison, eps: f32) -> String {
     for row in &found.rows {
         let optional = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), percent);
         let line = format!(
-            "{:<18}{:>8}{:>9}{:>12}{:>9.1}{:>9}{:>9}",
+            "{:<width$}{:>8}{:>9}{:>12}{:>9.1}{:>9}{:>9}",
             row.recipe,
             percent(row.clean),
             percent(row.pgd20),

@@ -43,6 +43,8 @@ impl Axis {
         let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-6);
         let step = round_step((high - low + 2.0 * room) / 5.0);
         let (from, to) = (((low - room) / step).floor() * step, ((high + room) / step).ceil() * step);
+        // What is never negative has no room below zero.
+        let from = if low >= 0.0 { from.max(0.0) } else { from };
         let count = ((to - from) / step).round() as u32;
         let ticks = (0..=count).map(|i| from + f64::from(i) * step).map(|v| (v, text(v))).collect();
         Self { label: label.into(), from, to, ticks }
@@ -165,7 +167,7 @@ pub fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Markup {
             }
             figcaption {
                 b { (title) }
-                @if series.len() > 1 || series.iter().any(|s| !s.bands.is_empty()) {
+                @if series.iter().any(|s| s.name != title) {
                     " "
                     @for (i, one) in series.iter().enumerate() {
                         span.key {
@@ -220,6 +222,14 @@ pub fn histogram(title: &str, label: &str, values: &[f32], text: impl Fn(f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_never_negative_has_no_axis_below_zero() {
+        let axis = |values: &[f64]| Axis::around("", values.iter().copied(), |v| v.to_string());
+        assert_eq!(axis(&[0.0005, 0.025]).from, 0.0);
+        assert!(axis(&[-0.001, 0.025]).from < -0.001);
+        assert!(axis(&[20.0, 23.0]).from > 15.0);
+    }
 
     #[test]
     fn axes_have_round_ticks_around_their_values() {

@@ -415,8 +415,10 @@ fn training(run: &Run) -> Markup {
         .collect();
     let losses = at(&|m| Some(m.loss));
     let rates = at(&|m| Some(m.lr));
-    let radii = at(&|m| Some(m.mean_eps));
-    let small = |v: f64| if v.abs() < 0.01 && v != 0.0 { format!("{v:.0e}") } else { format!("{v:.2}") };
+    let radii = at(&|m| Some(m.mean_eps * 255.0));
+    let small = |v: f64| {
+        if v.abs() < 1e-3 && v != 0.0 { format!("{v:.0e}") } else { format!("{}", (v * 1e4).round() / 1e4) }
+    };
     let round = |v: f64| format!("{}", (v * 1000.0).round() / 1000.0);
     let one = |title: &str, points: Vec<(f64, f64)>, text: &dyn Fn(f64) -> String| {
         let y = Axis::around("", points.iter().map(|p| p.1), text);
@@ -436,7 +438,7 @@ fn training(run: &Run) -> Markup {
                 (plot("Accuracy after each epoch", &epochs(), &Axis::percent("accuracy"), &series))
                 (one("Training loss", losses, &round))
                 (one("Learning rate", rates, &small))
-                @if changes { (one("Mean radius", radii, &|v| pixels(v))) }
+                @if changes { (one("Mean radius, in 255ths", radii, &round)) }
                 @if !run.radii.is_empty() {
                     (histogram("Radius of each training image", "radius", &run.radii, pixels))
                 }
