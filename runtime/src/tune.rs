@@ -63,10 +63,10 @@ impl Tuner {
         (self.tell)(&format!("measuring kernels for {} operations, once for this adapter", jobs.len()));
         let mut bench = Bench::new(Device::adapter(self.adapter)?, &jobs)?;
         for job in jobs {
-            let best = bench.fastest(&job, |wrong| {
+            let best = bench.fastest(&job, |kernel, fault| {
                 (self.tell)(&format!(
-                    "warning: kernel {} computes {} wrong on this adapter, and is not used; a newer driver may help",
-                    wrong.name,
+                    "warning: kernel {} {fault} on this adapter, and is not used for {}; a newer driver may help",
+                    kernel.name,
                     job.op.name()
                 ));
             })?;
@@ -129,20 +129,24 @@ impl Bench {
         Ok(Self { gpu, cpu: Device::cpu(), values, inputs, output })
     }
 
-    /// The fastest kernel that computes what the CPU twin does. `wrong` hears of those that do not.
-    fn fastest(&mut self, job: &Job, wrong: impl Fn(&Kernel)) -> Result<Kernel> {
+    /// The fastest kernel that computes what the CPU twin does. `refused` hears of those that do not, and of
+    /// those that the driver does not run.
+    fn fastest(&mut self, job: &Job, refused: impl Fn(&Kernel, &str)) -> Result<Kernel> {
         let mut times: Vec<(f64, Kernel)> = Vec::new();
         for launch in &job.launches {
             let kernel = *kernel(launch);
             let best = times.iter().map(|t| t.0).fold(f64::INFINITY, f64::min);
-            times.push((self.time(job, &kernel, best)?, kernel));
+            match self.time(job, &kernel, best) {
+                Ok(seconds) => times.push((seconds, kernel)),
+                Err(e) => refused(&kernel, &format!("does not run ({e})")),
+            }
         }
         times.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, kernel) in &times {
             if self.is_right(job, kernel)? {
                 return Ok(*kernel);
             }
-            wrong(kernel);
+            refused(kernel, "computes something else than the CPU");
         }
         // The device's self-test says so, too; the plainest kernel is as good as any.
         Ok(*kernel(&job.launches[0]))
