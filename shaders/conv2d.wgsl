@@ -17,7 +17,6 @@
 // A position before the image wraps to a huge one, so one comparison finds both edges.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read> mask: array<f32>;
@@ -52,12 +51,9 @@ fn main(
     let columns = vec4<u32>(q, q + 1u, q + 2u, q + 3u) * params.stride_w;
 
     var sum0 = vec4<f32>();
-    if has(BIAS) {
-        sum0 = vec4<f32>(bias[o4.x], bias[o4.y], bias[o4.z], bias[o4.w]);
-    }
-    var sum1 = sum0;
-    var sum2 = sum0;
-    var sum3 = sum0;
+    var sum1 = vec4<f32>();
+    var sum2 = vec4<f32>();
+    var sum3 = vec4<f32>();
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         if i_h >= params.in_h {
@@ -73,7 +69,7 @@ fn main(
                 let a = at + c;
                 let v = select(vec4<f32>(), vec4<f32>(x[a.x], x[a.y], x[a.z], x[a.w]), inside);
                 let b = tap + c * params.out_c + o4;
-                let w = vec4<f32>(weight[b.x], weight[b.y], weight[b.z], weight[b.w]);
+                let w = vec4<f32>(weight_at(b.x), weight_at(b.y), weight_at(b.z), weight_at(b.w));
                 sum0 += v.x * w;
                 sum1 += v.y * w;
                 sum2 += v.z * w;

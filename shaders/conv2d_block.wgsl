@@ -21,7 +21,6 @@
 // A position before the image wraps to a huge one, so one comparison finds both edges.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
@@ -86,7 +85,7 @@ fn load_x(place: Place, unit: Unit) -> vec4<f32> {
 // Weights of the element `k` of the kernel and the columns 4o to 4o + 3.
 fn load_weight(k: u32, o: u32) -> vec4<f32> {
     if k < params.kernel_h * params.kernel_w * params.in_c && o < params.out_c / 4u {
-        return weight[k * (params.out_c / 4u) + o];
+        return weights_at(k * (params.out_c / 4u) + o);
     }
     return vec4<f32>();
 }
@@ -139,11 +138,7 @@ fn add_unit(before: Sums, unit: u32, row: u32, column: u32) -> Sums {
 fn store(pixel: u32, o: u32, sum: vec4<f32>) {
     let filters = params.out_c / 4u;
     if pixel < params.batch * params.out_h * params.out_w && o < filters {
-        var v = sum;
-        if has(BIAS) {
-            v += bias[o];
-        }
-        y[pixel * filters + o] = finish(v, pixel * filters + o);
+        y[pixel * filters + o] = finish(sum, pixel * filters + o, o);
     }
 }
 

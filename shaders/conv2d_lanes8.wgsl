@@ -15,7 +15,6 @@
 // to whole workgroups: all lanes of a subgroup share their weights.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
@@ -40,7 +39,7 @@ fn main(
     let first = own_weight(place.o, lane);
     let second = first + 2u * filters;
     let columns = vec4<u32>(place.q, place.q + 1u, place.q + 2u, place.q + 3u) * params.stride_w;
-    var sums = first_sums(place.o);
+    var sums = Sums();
     for (var r = 0u; r < params.kernel_h; r++) {
         // A position before the image wraps to a huge one, so one comparison finds both edges.
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
@@ -57,7 +56,7 @@ fn main(
                 let x1 = select(vec4<f32>(), x[at.y + c], inside.y);
                 let x2 = select(vec4<f32>(), x[at.z + c], inside.z);
                 let x3 = select(vec4<f32>(), x[at.w + c], inside.w);
-                sums = add_tap(sums, x0, x1, x2, x3, weight[start + first], weight[start + second]);
+                sums = add_tap(sums, x0, x1, x2, x3, weights_at(start + first), weights_at(start + second));
             }
         }
     }

@@ -18,7 +18,6 @@
 // the end repeat the last strip and store nothing, since every lane takes part in the broadcasts.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read> mask: array<f32>;
@@ -78,19 +77,14 @@ fn main(
     let own = lane / 4u * params.out_c + min(lane % 4u, params.out_c - 1u);
     let second = 2u * params.out_c;
 
-    var start = vec4<f32>();
-    if has(BIAS) {
-        let o4 = min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.out_c - 1u));
-        start = vec4<f32>(bias[o4.x], bias[o4.y], bias[o4.z], bias[o4.w]);
-    }
-    var sum0 = start;
-    var sum1 = start;
-    var sum2 = start;
-    var sum3 = start;
-    var sum4 = start;
-    var sum5 = start;
-    var sum6 = start;
-    var sum7 = start;
+    var sum0 = vec4<f32>();
+    var sum1 = vec4<f32>();
+    var sum2 = vec4<f32>();
+    var sum3 = vec4<f32>();
+    var sum4 = vec4<f32>();
+    var sum5 = vec4<f32>();
+    var sum6 = vec4<f32>();
+    var sum7 = vec4<f32>();
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         let row_inside = i_h < params.in_h;
@@ -99,8 +93,8 @@ fn main(
             let j = q * params.stride_w + s * params.dilation_w - params.pad_left;
             let tap = (r * params.kernel_w + s) * params.in_c * params.out_c + own;
             for (var c = 0u; c < channels; c++) {
-                let mine0 = weight[tap + c * 4u * params.out_c];
-                let mine1 = weight[tap + c * 4u * params.out_c + second];
+                let mine0 = weight_at(tap + c * 4u * params.out_c);
+                let mine1 = weight_at(tap + c * 4u * params.out_c + second);
                 let w0 = share_low(mine0);
                 let w1 = share_high(mine0);
                 let w2 = share_low(mine1);

@@ -16,7 +16,6 @@
 // to whole workgroups: all lanes of a subgroup share their weights.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
@@ -50,7 +49,7 @@ fn main(
     let in_columns_too = k < vec2<u32>(params.in_w);
     let at_columns = min(j, vec4<u32>(params.in_w - 1u)) * channels;
     let at_columns_too = min(k, vec2<u32>(params.in_w - 1u)) * channels;
-    var sums = first_sums(place.o);
+    var sums = Sums();
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         let row_inside = i_h < params.in_h;
@@ -69,11 +68,11 @@ fn main(
             let x1 = select(vec4<f32>(), x[at.y + c], inside.y);
             let x2 = select(vec4<f32>(), x[at.z + c], inside.z);
             let x3 = select(vec4<f32>(), x[at.w + c], inside.w);
-            sums = add_tap(sums, x0, x1, x2, x3, weight[left + first], weight[left + second]);
+            sums = add_tap(sums, x0, x1, x2, x3, weights_at(left + first), weights_at(left + second));
             let x4 = select(vec4<f32>(), x[at_too.x + c], inside_too.x);
-            sums = add_tap(sums, x1, x2, x3, x4, weight[middle + first], weight[middle + second]);
+            sums = add_tap(sums, x1, x2, x3, x4, weights_at(middle + first), weights_at(middle + second));
             let x5 = select(vec4<f32>(), x[at_too.y + c], inside_too.y);
-            sums = add_tap(sums, x2, x3, x4, x5, weight[right + first], weight[right + second]);
+            sums = add_tap(sums, x2, x3, x4, x5, weights_at(right + first), weights_at(right + second));
         }
     }
     store(place, sums);

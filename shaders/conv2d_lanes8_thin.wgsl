@@ -15,7 +15,6 @@
 // to whole workgroups: all lanes of a subgroup share their weights.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
@@ -32,7 +31,7 @@ fn load(at: u32, c: u32, inside: bool) -> vec4<f32> {
 // The weights of input channel `c` that this lane loads.
 fn load_weight(tap: u32, c: u32, own: u32) -> vec4<f32> {
     let row = tap + min(c, params.in_c - 1u) * (params.out_c / 4u);
-    return select(vec4<f32>(), weight[row + own], c < params.in_c);
+    return select(vec4<f32>(), weights_at(row + own), c < params.in_c);
 }
 
 @compute @workgroup_size(64)
@@ -51,7 +50,7 @@ fn main(
     let n = place.row / params.out_h;
     let own = place.o + lane % 4u;
     let columns = vec4<u32>(place.q, place.q + 1u, place.q + 2u, place.q + 3u) * params.stride_w;
-    var sums = first_sums(place.o);
+    var sums = Sums();
     for (var r = 0u; r < params.kernel_h; r++) {
         // A position before the image wraps to a huge one, so one comparison finds both edges.
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;

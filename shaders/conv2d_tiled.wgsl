@@ -17,7 +17,6 @@
 // A position before the image wraps to a huge one, so one comparison finds both edges.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
@@ -32,12 +31,9 @@ fn compute(row: u32, q: u32, o: u32) {
     let filters = params.out_c / 4u;
     let columns = vec4<u32>(q, q + 1u, q + 2u, q + 3u) * params.stride_w;
     var sum0 = vec4<f32>();
-    if has(BIAS) {
-        sum0 = bias[o];
-    }
-    var sum1 = sum0;
-    var sum2 = sum0;
-    var sum3 = sum0;
+    var sum1 = vec4<f32>();
+    var sum2 = vec4<f32>();
+    var sum3 = vec4<f32>();
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         if i_h >= params.in_h {
@@ -55,10 +51,10 @@ fn compute(row: u32, q: u32, o: u32) {
                 let x2 = select(vec4<f32>(), x[at.z + c], inside.z);
                 let x3 = select(vec4<f32>(), x[at.w + c], inside.w);
                 let b = tap + c * 4u * filters;
-                let w0 = weight[b];
-                let w1 = weight[b + filters];
-                let w2 = weight[b + 2u * filters];
-                let w3 = weight[b + 3u * filters];
+                let w0 = weights_at(b);
+                let w1 = weights_at(b + filters);
+                let w2 = weights_at(b + 2u * filters);
+                let w3 = weights_at(b + 3u * filters);
                 sum0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
                 sum1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
                 sum2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
@@ -75,7 +71,7 @@ fn compute(row: u32, q: u32, o: u32) {
 fn store(row: u32, q: u32, o: u32, sum: vec4<f32>) {
     if q < params.out_w {
         let at = (row * params.out_w + q) * (params.out_c / 4u) + o;
-        y[at] = finish(sum, at);
+        y[at] = finish(sum, at, o);
     }
 }
 

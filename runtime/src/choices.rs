@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::ops::{Kernel, Launch, Op};
+use crate::ops::{CompactConv2d, FusedConv2d, Kernel, Launch, Op};
 use crate::package::write_atomically;
 use crate::shape::Shape;
 
@@ -94,6 +94,10 @@ pub(crate) fn representative(op: &Op, inputs: &[Shape]) -> (Op, Vec<Shape>) {
     let (op, inputs) = match op {
         Op::FusedConv2d(fused) => (Op::Conv2d(fused.conv), &inputs[..2]),
         Op::Conv2d(conv) => (Op::Conv2d(*conv), &inputs[..2]),
+        Op::CompactConv2d(compact) => {
+            let conv = FusedConv2d::plain(compact.conv.conv, false);
+            (Op::CompactConv2d(CompactConv2d { conv, ..*compact }), &inputs[..2])
+        }
         other => (other.clone(), inputs),
     };
     let inputs = with_batch(&op, inputs, inputs[0].batch().next_power_of_two());
@@ -126,7 +130,7 @@ pub(crate) fn key(op: &Op, inputs: &[Shape], launches: &[Launch]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{Activation, Conv2d, FusedConv2d};
+    use crate::ops::{Activation, Conv2d};
     use crate::plan::Limits;
 
     const CONV: Conv2d = Conv2d { pads: [1; 4], ..Conv2d::LINEAR };

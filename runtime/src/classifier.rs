@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::package::Package;
+use crate::package::{Package, Precision};
 use crate::report::EvaluationReport;
 use crate::session::{Images, Session};
 use pending::Pending;
@@ -147,8 +147,8 @@ impl Classifier {
     /// # Errors
     /// [`Error::Limit`] when the device cannot hold them.
     pub fn new(package: Package, device: Device, batch: usize) -> Result<Self> {
-        let Package { model, report, .. } = package;
-        Ok(Self { report, ..Self::of_model(model, device, batch)? })
+        let Package { model, report, precision, .. } = package;
+        Ok(Self { report, ..Self::of(model, device, batch, precision)? })
     }
 
     /// As [`Classifier::new`], for a model without claims.
@@ -156,7 +156,11 @@ impl Classifier {
     /// # Errors
     /// [`Error::Limit`] when the device cannot hold `batch` pictures.
     pub fn of_model(model: Model, device: Device, batch: usize) -> Result<Self> {
-        let session = Session::new(device, &model, batch)?;
+        Self::of(model, device, batch, Precision::F32)
+    }
+
+    fn of(model: Model, device: Device, batch: usize, precision: Precision) -> Result<Self> {
+        let session = Session::inference(device, &model, batch, precision)?;
         let Model { network, labels, .. } = model;
         Ok(Self { session: Mutex::new(session), input: network.input, labels, batch, report: None })
     }
@@ -169,6 +173,13 @@ impl Classifier {
     /// What the package claims about itself.
     pub const fn report(&self) -> Option<&EvaluationReport> {
         self.report.as_ref()
+    }
+
+    /// Bytes of device memory that the model takes, with the buffers of a batch; those of its layers are among them
+    /// once something has run. The weights of an f16 or int8 package take as much as in its file: on the CPU twice,
+    /// as they came and in the order in which they are read.
+    pub fn memory(&self) -> u64 {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).device().allocated_bytes()
     }
 
     /// Compiles and runs everything once, so that the first picture does not wait for it.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::graph::Variable;
-use crate::ops::{View, ViewMut};
+use crate::ops::{Elements, View, ViewMut};
 use crate::plan::{Operand, Plan, Slot, Step};
 use crate::profile::StepTime;
 use crate::shape::Shape;
@@ -34,7 +34,7 @@ enum Kept {
     NotYet,
     /// It was kept before the weight changed.
     Outdated,
-    Weight(Vec<f32>),
+    Weight(Elements),
 }
 
 /// The shape of the weight that a step may keep rearranged, because it is one of `fixed` and the plan
@@ -126,7 +126,7 @@ impl Cpu {
             if matches!(kept, Kept::NotYet | Kept::Outdated) {
                 let weight = step.op.rearrange(&inputs, outputs[0].shape);
                 if matches!(kept, Kept::NotYet) {
-                    new_bytes = weight.len() as u64 * 4;
+                    new_bytes = weight.bytes();
                 }
                 *kept = Kept::Weight(weight);
             }

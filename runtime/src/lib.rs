@@ -35,6 +35,7 @@ mod autodiff;
 mod benchmark;
 mod choices;
 mod classifier;
+mod compact;
 #[cfg(feature = "data")]
 mod corruptions;
 mod cpu;

@@ -10,9 +10,11 @@ mod batch_norm;
 mod batch_norm_train;
 mod channel_affine;
 mod conv2d;
+mod conv2d_compact;
 mod conv2d_fused;
 mod conv2d_grad_input;
 mod conv2d_grad_weight;
+mod conv2d_kernels;
 mod cross_entropy;
 mod direct;
 mod direct_weight;
@@ -39,6 +41,7 @@ mod square;
 mod square_l2;
 mod tile;
 mod transpose_weight;
+mod weight;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +54,7 @@ pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
 pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
 pub use conv2d::Conv2d;
+pub use conv2d_compact::CompactConv2d;
 pub use conv2d_fused::{Activation, FusedConv2d};
 pub use conv2d_grad_input::Conv2dGradInput;
 pub use conv2d_grad_weight::Conv2dGradWeight;
@@ -77,6 +81,8 @@ pub use reduce::{ChannelSum, Spread, Sum};
 pub use square::{SquareStart, SquareWindow};
 pub use square_l2::{SquareExchange, SquareTiles};
 pub use transpose_weight::TransposeWeight;
+pub(crate) use weight::Elements;
+pub use weight::WeightFormat;
 
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -120,12 +126,12 @@ pub(crate) trait Operation {
     }
 
     /// The weight as [`Operation::run_rearranged`] takes it.
-    fn rearrange(&self, _inputs: &[View<'_>], _output: Shape) -> Vec<f32> {
+    fn rearrange(&self, _inputs: &[View<'_>], _output: Shape) -> Elements {
         unreachable!("the operation has no weight")
     }
 
     /// The CPU twin with a weight that was rearranged before.
-    fn run_rearranged(&self, _inputs: &[View<'_>], _weight: &[f32], _outputs: &mut [ViewMut<'_>]) {
+    fn run_rearranged(&self, _inputs: &[View<'_>], _weight: &Elements, _outputs: &mut [ViewMut<'_>]) {
         unreachable!("the operation has no weight")
     }
 
@@ -235,6 +241,8 @@ operations! {
     SquareTiles,
     SquareExchange,
     KeepTop,
+    /// What inference makes of convolutions with compact weights.
+    CompactConv2d,
 }
 
 impl Op {
@@ -275,11 +283,11 @@ impl Op {
         self.operation().weight_input()
     }
 
-    pub(crate) fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
+    pub(crate) fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Elements {
         self.operation().rearrange(inputs, output)
     }
 
-    pub(crate) fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
+    pub(crate) fn run_rearranged(&self, inputs: &[View<'_>], weight: &Elements, outputs: &mut [ViewMut<'_>]) {
         self.operation().run_rearranged(inputs, weight, outputs);
     }
 

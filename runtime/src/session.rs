@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::autodiff::differentiate;
+use crate::compact::Compact;
 use crate::device::{Device, Program};
 use crate::error::{Error, Result};
 use crate::fuse::fuse;
@@ -13,6 +14,7 @@ use crate::model::Model;
 use crate::network::Source;
 use crate::network::{BatchNormMode, Forward, Network};
 use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
+use crate::package::Precision;
 use crate::shape::{Shape, Tensor};
 
 /// Which images a forward pass sees.
@@ -69,6 +71,7 @@ pub struct Session {
     classes: usize,
     capacity: usize,
     parameters: Vec<Variable>,
+    compact: Compact,
     mean: Variable,
     std: Variable,
     buffers: Buffers,
@@ -81,7 +84,22 @@ pub struct Session {
 
 impl Session {
     /// Puts `model` on `device`, with room for batches of up to `capacity` images.
-    pub fn new(mut device: Device, model: &Model, capacity: usize) -> Result<Self> {
+    pub fn new(device: Device, model: &Model, capacity: usize) -> Result<Self> {
+        Self::with(device, model, capacity, Compact::none(&model.network))
+    }
+
+    /// A session that only computes logits, for a model of a package of that precision: its weights take as much
+    /// memory as there.
+    pub(crate) fn inference(
+        device: Device,
+        model: &Model,
+        capacity: usize,
+        precision: Precision,
+    ) -> Result<Self> {
+        Self::with(device, model, capacity, Compact::of(model, precision))
+    }
+
+    fn with(mut device: Device, model: &Model, capacity: usize, compact: Compact) -> Result<Self> {
         if capacity == 0 {
             return Err(Error::Config("a batch has at least one image".into()));
         }
@@ -92,8 +110,10 @@ impl Session {
         let len = image
             .checked_len()
             .ok_or_else(|| Error::Limit(format!("a batch of {capacity} images of {image:?} is too large")))?;
-        let parameters =
-            model.values.iter().map(|t| device.variable_from(&t.data)).collect::<Result<Vec<_>>>()?;
+        let mut parameters = Vec::with_capacity(model.values.len());
+        for (i, value) in model.values.iter().enumerate() {
+            parameters.push(device.variable_from(&compact.words(i, value.shape, &value.data)?)?);
+        }
         let mean = device.variable_from(&model.preprocessing.mean)?;
         let std = device.variable_from(&model.preprocessing.std)?;
         let buffers = Buffers {
@@ -119,6 +139,7 @@ impl Session {
             classes,
             capacity,
             parameters,
+            compact,
             mean,
             std,
             buffers,
@@ -263,7 +284,8 @@ impl Session {
         if !self.programs.contains_key(&(task, count)) {
             let mut model = self.graph(count);
             build(&mut model)?;
-            let program = self.device.compile_with(&fuse(&model.graph), &self.parameters)?;
+            let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?;
+            let program = self.device.compile_with(&graph, &self.parameters)?;
             self.programs.insert((task, count), program);
         }
         let program = self.programs.get_mut(&(task, count)).expect("it was just compiled");
@@ -273,12 +295,10 @@ impl Session {
     /// A new graph with this model's parameters and buffers as its values, for a batch of `count`.
     pub fn graph(&self, count: usize) -> ModelGraph {
         let mut graph = Graph::new();
-        let parameters = self
-            .parameters
-            .iter()
-            .zip(&self.network.parameters)
-            .map(|(variable, p)| graph.variable(*variable, p.shape))
-            .collect();
+        let mut parameters = Vec::with_capacity(self.parameters.len());
+        for (i, (variable, p)) in self.parameters.iter().zip(&self.network.parameters).enumerate() {
+            parameters.push(graph.variable(self.compact.stand_in(i, *variable, p.shape), p.shape));
+        }
         let channels = Shape::vector(self.network.input[0]);
         let (mean, std) = (graph.variable(self.mean, channels), graph.variable(self.std, channels));
         let image = self.network.image_shape(count);

@@ -55,18 +55,6 @@ fn own_weight(o: u32, lane: u32) -> u32 {
     return lane / 4u * (params.out_c / 4u) + lane % 4u + o;
 }
 
-fn first_sums(o: u32) -> Sums {
-    var sums = Sums();
-    if has(BIAS) {
-        let b0 = bias[o];
-        let b1 = bias[o + 1u];
-        let b2 = bias[o + 2u];
-        let b3 = bias[o + 3u];
-        sums = Sums(b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3);
-    }
-    return sums;
-}
-
 fn accumulate(a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sum))));
 }
@@ -121,10 +109,10 @@ fn store_pixel(place: Place, pixel: u32, v0: vec4<f32>, v1: vec4<f32>, v2: vec4<
     let q = place.q + pixel;
     if q < params.out_w {
         let at = (place.row * params.out_w + q) * (params.out_c / 4u) + place.o;
-        y[at] = finish(v0, at);
-        y[at + 1u] = finish(v1, at + 1u);
-        y[at + 2u] = finish(v2, at + 2u);
-        y[at + 3u] = finish(v3, at + 3u);
+        y[at] = finish(v0, at, place.o);
+        y[at + 1u] = finish(v1, at + 1u, place.o + 1u);
+        y[at + 2u] = finish(v2, at + 2u, place.o + 2u);
+        y[at + 3u] = finish(v3, at + 3u, place.o + 3u);
     }
 }
 

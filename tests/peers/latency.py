@@ -45,13 +45,14 @@ def main():
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         found = [json.loads(line) for line in lines]
         print(f"GPU: {found[0]['adapter']}; onnxruntime {ort.__version__}, {arguments.threads} threads\n")
-        print("| | package | ONNX file | `cpu` | `gpu` | ONNX Runtime |")
-        print("|---|---|---|---|---|---|")
+        print("| | package | ONNX file | `cpu` | its memory | `gpu` | its memory | ONNX Runtime |")
+        print("|---|---|---|---|---|---|---|---|")
         for row in found:
             path = Path(folder) / f"{row['name']}.onnx"
             peer = onnx_runtime(path, arguments.threads, arguments.runs)
             sizes = " | ".join(f"{size / 1e6:.2f} MB" for size in (row["bytes"], path.stat().st_size))
-            print(f"| {row['name'].replace('-', ', ')} | {sizes} | {row['cpu_ms']:.2f} ms | {row['gpu_ms']:.1f} ms | {peer:.2f} ms |")
+            cpu, gpu = (f"{row[f'{d}_ms']:.2f} ms | {row[f'{d}_bytes'] / 2**20:.1f} MiB" for d in ("cpu", "gpu"))
+            print(f"| {row['name'].replace('-', ', ')} | {sizes} | {cpu} | {gpu} | {peer:.2f} ms |")
 
 
 if __name__ == "__main__":

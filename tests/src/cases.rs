@@ -6,6 +6,7 @@
 pub mod adaptive;
 pub mod attack;
 pub mod classification;
+pub mod compact;
 pub mod convolution;
 pub mod elementwise;
 pub mod normalization;
@@ -14,7 +15,7 @@ pub mod reduction;
 pub mod update;
 pub mod window;
 
-use adamant::op::Op;
+use adamant::op::{Op, WeightFormat};
 use adamant::{Purpose, Shape, Stream};
 
 use crate::compare::Tolerance;
@@ -76,6 +77,8 @@ pub enum Input {
     Given(Shape, Vec<f32>),
     /// These unsigned integers.
     Integers(Shape, Vec<u32>),
+    /// The words of a weight of this shape, normal with this standard deviation.
+    Compact(WeightFormat, Shape, f32),
 }
 
 impl Input {
@@ -88,6 +91,7 @@ impl Input {
             | Self::Below(shape, _)
             | Self::Given(shape, _)
             | Self::Integers(shape, _) => shape,
+            Self::Compact(format, weight, _) => Shape::vector(format.words(weight)),
         }
     }
 
@@ -97,6 +101,10 @@ impl Input {
         let row = u32::try_from(position).expect("few inputs");
         let len = u32::try_from(self.shape().len()).expect("fewer than 2^32 elements");
         match self {
+            Self::Compact(format, weight, deviation) => {
+                let full = Self::Normal(*weight, *deviation).values(stream, position);
+                compact::words(*format, weight.channels(), &full)
+            }
             Self::Normal(_, deviation) => (0..len).map(|i| deviation * stream.normal(row, i)).collect(),
             Self::Uniform(_, [low, high]) => {
                 (0..len).map(|i| low + (high - low) * stream.uniform(row, i)).collect()
@@ -148,6 +156,7 @@ pub fn all() -> Vec<Case> {
     [
         convolution::forward(),
         convolution::fused(),
+        compact::cases(),
         convolution::weights(),
         convolution::grad_input(),
         convolution::grad_weight(),

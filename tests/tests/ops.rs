@@ -32,6 +32,33 @@ fn convolution_with_epilogues() {
 }
 
 #[test]
+fn convolution_with_compact_weights() {
+    check_twins(&cases::compact::cases());
+}
+
+/// What bytes and halves stand for is written out once more in the cases, and each convolution adds up the same
+/// products in the same order as with f32.
+#[test]
+fn compact_weights_are_widened_exactly() {
+    let mut cpu = Device::cpu();
+    let mut failures = Failures::new();
+    for case in cases::compact::cases() {
+        failures.check(&case.name, is_widened_exactly(&case, &mut cpu));
+    }
+    failures.report();
+}
+
+fn is_widened_exactly(case: &Case, cpu: &mut Device) -> Result<(), String> {
+    let Op::CompactConv2d(op) = case.op else { return Err("not compact".into()) };
+    let values = |i: usize| case.inputs[i].values(&case.stream(), i);
+    let given = |i: usize| Input::Given(case.inputs[i].shape(), values(i));
+    let mut inputs: Vec<Input> = (0..case.inputs.len()).map(given).collect();
+    inputs[1] = Input::Given(op.weight, cases::compact::widened(op.format, op.weight, &values(1)));
+    let full = Case::new("widened", Op::FusedConv2d(op.conv), inputs);
+    compare(&run(case, cpu)?[0].data, &run(&full, cpu)?[0].data, Tolerance::Exact)
+}
+
+#[test]
 fn convolution_weights() {
     check_twins(&cases::convolution::weights());
 }

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use adamant::op::{Conv2d, Conv2dGradWeight, Op};
+use adamant::op::{CompactConv2d, Conv2d, Conv2dGradWeight, FusedConv2d, Op, WeightFormat};
 use adamant::{Device, Graph, Shape};
+use adamant_tests::cases::compact;
 use adamant_tests::gpu::gpu;
 
 const CONV: Conv2d = Conv2d { pads: [1; 4], ..Conv2d::LINEAR };
@@ -61,4 +62,35 @@ fn what_was_measured_is_used_and_kept() {
     assert_eq!(run(&mut again), found);
     assert_eq!(*said.lock().expect("nobody panics"), Vec::<String>::new());
     assert_eq!(again.choices().counts(), counts);
+}
+
+/// A kernel that widens weights is measured on words that stand for finite ones, and checked like all others.
+#[test]
+fn compact_convolutions_are_measured_too() {
+    for format in [WeightFormat::F16, WeightFormat::Int8] {
+        let run = |device: &mut Device| {
+            let mut graph = Graph::new();
+            let values = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
+            let words = compact::words(format, W.channels(), &values(W.len()));
+            let inputs =
+                [(values(X.len()), X), (words.clone(), Shape::vector(words.len()))].map(|(values, shape)| {
+                    graph.variable(device.variable_from(&values).expect("it fits"), shape)
+                });
+            let y = device.variable(Y.len()).expect("it fits");
+            let output = graph.variable(y, Y);
+            let op = CompactConv2d { conv: FusedConv2d::plain(CONV, false), weight: W, format };
+            graph.update(Op::CompactConv2d(op), &inputs, &[output]).expect("shapes fit");
+            let mut program = device.compile(&graph).expect("it compiles");
+            device.run(&mut program).expect("it runs");
+            device.read(y).expect("it is read")
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut device, said) = tuned(folder.path());
+        let (found, expected) = (run(&mut device), run(&mut Device::cpu()));
+        adamant_tests::compare(&found, &expected, adamant_tests::Tolerance::Approximate)
+            .unwrap_or_else(|e| panic!("{format:?}: {e}"));
+        assert_eq!(device.choices().counts().len(), 1, "{format:?}");
+        let said = said.lock().expect("nobody panics").join("\n");
+        assert!(!said.contains("warning"), "{format:?}: {said}");
+    }
 }

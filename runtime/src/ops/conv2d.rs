@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conv2d_fused::FusedConv2d;
 use super::launch::{Kernel, Launch, params};
+use super::weight::Elements;
 use super::{Operation, View, ViewMut, window_size};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -179,11 +180,11 @@ impl Operation for Conv2d {
         Some(1)
     }
 
-    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
+    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Elements {
         FusedConv2d::plain(*self, inputs.len() == 3).rearrange(inputs, output)
     }
 
-    fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
+    fn run_rearranged(&self, inputs: &[View<'_>], weight: &Elements, outputs: &mut [ViewMut<'_>]) {
         FusedConv2d::plain(*self, inputs.len() == 3).run_rearranged(inputs, weight, outputs);
     }
 

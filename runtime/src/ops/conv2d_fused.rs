@@ -5,8 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
+use super::conv2d_kernels::Kernels;
 use super::direct::{Epilogue, Pass};
 use super::launch::{Argument, Kernel, Launch};
+use super::weight::{Elements, WeightFormat};
 use super::{Operation, View, ViewMut, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -36,52 +38,6 @@ pub struct FusedConv2d {
     pub residual: bool,
     pub activation: Activation,
 }
-
-macro_rules! kernel {
-    ($name:literal, $($source:ident),+) => {
-        Kernel {
-            name: $name,
-            sources: &[
-                adamant_shaders::INDEX,
-                adamant_shaders::CONV_PARAMS,
-                adamant_shaders::CONV_EPILOGUE,
-                $(adamant_shaders::$source),+
-            ],
-            workgroup: 64,
-        }
-    };
-}
-
-const DIRECT: Kernel = kernel!("conv2d", CONV_EPILOGUE_BY_ONE, CONV2D);
-const TILED: Kernel = kernel!("conv2d_tiled", CONV_EPILOGUE_BY_FOUR, CONV2D_TILED);
-const LANES8: Kernel = kernel!("conv2d_lanes8", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8);
-const LANES8_ROW3: Kernel =
-    kernel!("conv2d_lanes8_row3", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8_ROW3);
-const LANES8_THIN: Kernel =
-    kernel!("conv2d_lanes8_thin", CONV_EPILOGUE_BY_FOUR, CONV_LANES8, CONV2D_LANES8_THIN);
-const LANES8_NARROW: Kernel = kernel!("conv2d_lanes8_narrow", CONV_EPILOGUE_BY_ONE, CONV2D_LANES8_NARROW);
-
-const fn block(rows: usize, columns: usize, kernel: Kernel) -> Block {
-    Block { kernel, rows, columns }
-}
-
-const BLOCKS: [Block; 3] = [
-    block(
-        64,
-        64,
-        kernel!("conv2d_block_64x64", CONV_EPILOGUE_BY_FOUR, BLOCK_64X64, CONV_BLOCK, CONV2D_BLOCK),
-    ),
-    block(
-        128,
-        32,
-        kernel!("conv2d_block_128x32", CONV_EPILOGUE_BY_FOUR, BLOCK_128X32, CONV_BLOCK, CONV2D_BLOCK),
-    ),
-    block(
-        256,
-        16,
-        kernel!("conv2d_block_256x16", CONV_EPILOGUE_BY_FOUR, BLOCK_256X16, CONV_BLOCK, CONV2D_BLOCK),
-    ),
-];
 
 /// The inputs of a fused convolution by name.
 struct Inputs<T> {
@@ -126,7 +82,7 @@ impl FusedConv2d {
 
 impl FusedConv2d {
     /// The kernel for subgroups of eight lanes, and its threads, where there are such and it applies.
-    fn lanes8(&self, w: Shape, y: Shape, limits: &Limits) -> Option<(Kernel, usize)> {
+    fn lanes8(&self, kernels: &Kernels, w: Shape, y: Shape, limits: &Limits) -> Option<(Kernel, usize)> {
         let [_, width, ins, outs] = w.0;
         if limits.subgroup_lanes != Some(8) || self.conv.groups != 1 {
             return None;
@@ -136,21 +92,21 @@ impl FusedConv2d {
         let shared_taps = width == 3 && self.conv.stride[1] == self.conv.dilation[1];
         if outs.is_multiple_of(16) {
             let kernel = match ins.is_multiple_of(4) {
-                true if shared_taps => LANES8_ROW3,
-                true => LANES8,
-                false => LANES8_THIN,
+                true if shared_taps => kernels.lanes8_row3,
+                true => kernels.lanes8,
+                false => kernels.lanes8_thin,
             };
             Some((kernel, whole_workgroups(strips(4)) * outs / 16))
         } else if outs <= 4 && ins.is_multiple_of(4) {
-            Some((LANES8_NARROW, whole_workgroups(strips(8))))
+            Some((kernels.lanes8_narrow, whole_workgroups(strips(8))))
         } else {
             None
         }
     }
 
-    /// What the CPU twin does.
-    fn pass<'a>(&self, inputs: &[View<'a>], y: Shape) -> Pass<'a> {
-        let Inputs { x, w, bias, residual, mask } =
+    /// What the CPU twin does, for a weight of shape `w`.
+    pub(super) fn pass<'a>(&self, inputs: &[View<'a>], w: Shape, y: Shape) -> Pass<'a> {
+        let Inputs { x, bias, residual, mask, .. } =
             self.inputs(inputs).expect("output_shapes checked the inputs");
         let epilogue = Epilogue {
             bias: bias.map(|v| v.data),
@@ -160,22 +116,10 @@ impl FusedConv2d {
         };
         Pass::forward(&self.conv, x, w, y, epilogue)
     }
-}
 
-impl Operation for FusedConv2d {
-    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
-        let Inputs { x, w, bias, residual, mask } = self.inputs(inputs)?;
-        let y = self.conv.output(x, w)?;
-        if let Some(bias) = bias.filter(|&b| b != Shape::vector(y.channels())) {
-            return Err(format!("bias {bias:?} for {} output channels", y.channels()));
-        }
-        for other in [residual, mask].into_iter().flatten() {
-            same(other, y)?;
-        }
-        Ok(vec![y])
-    }
-
-    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+    /// The launch for a weight that lies in memory as `format`. `inputs` are as if it were f32.
+    pub(super) fn launch_with(&self, format: WeightFormat, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        let kernels = Kernels::of(format);
         let (x, w, y) = (inputs[0], inputs[1], outputs[0]);
         let (option, max) = self.epilogue();
         let parameters = ConvParams { max, ..ConvParams::new(&self.conv, x, w, y, option) };
@@ -193,16 +137,29 @@ impl Operation for FusedConv2d {
         ];
         if channels_by_four(&self.conv, w) {
             let strips = y.batch() * y.height() * y.width().div_ceil(8);
-            Launch::single(TILED, &arguments, &parameters, strips * y.channels().div_ceil(8))
+            Launch::single(kernels.tiled, &arguments, &parameters, strips * y.channels().div_ceil(8))
         } else {
             let filters = y.channels() / self.conv.groups;
             let strips = y.batch() * y.height() * y.width().div_ceil(4);
-            Launch::single(DIRECT, &arguments, &parameters, strips * self.conv.groups * filters.div_ceil(4))
+            Launch::single(
+                kernels.direct,
+                &arguments,
+                &parameters,
+                strips * self.conv.groups * filters.div_ceil(4),
+            )
         }
     }
 
-    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
-        let plain = self.launch(inputs, outputs);
+    /// As [`FusedConv2d::launch_with`], all there are.
+    pub(super) fn launches_with(
+        &self,
+        format: WeightFormat,
+        inputs: &[Shape],
+        outputs: &[Shape],
+        limits: &Limits,
+    ) -> Vec<Launch> {
+        let kernels = Kernels::of(format);
+        let plain = self.launch_with(format, inputs, outputs);
         let by = |kernel: Kernel, threads: usize| {
             let mut launch = plain.clone();
             launch.dispatches[0].kernel = kernel;
@@ -210,34 +167,57 @@ impl Operation for FusedConv2d {
             launch
         };
         let mut launches = Vec::new();
-        launches
-            .extend(self.lanes8(inputs[1], outputs[0], limits).map(|(kernel, threads)| by(kernel, threads)));
+        launches.extend(
+            self.lanes8(kernels, inputs[1], outputs[0], limits).map(|(kernel, threads)| by(kernel, threads)),
+        );
         launches.push(plain.clone());
         if channels_by_four(&self.conv, inputs[1]) {
             let (pixels, filters) = (outputs[0].len() / outputs[0].channels(), outputs[0].channels());
             let workgroups = |block: &Block| block.workgroups(pixels, filters);
-            let blocks = by_fit(&BLOCKS, filters);
+            let blocks = by_fit(&kernels.blocks, filters);
             let at = if blocks_first(workgroups(blocks[0]), limits) { 0 } else { launches.len() };
             launches.splice(at..at, blocks.into_iter().map(|b| by(b.kernel, workgroups(b) * 64)));
         }
         launches
     }
+}
+
+impl Operation for FusedConv2d {
+    fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
+        let Inputs { x, w, bias, residual, mask } = self.inputs(inputs)?;
+        let y = self.conv.output(x, w)?;
+        if let Some(bias) = bias.filter(|&b| b != Shape::vector(y.channels())) {
+            return Err(format!("bias {bias:?} for {} output channels", y.channels()));
+        }
+        for other in [residual, mask].into_iter().flatten() {
+            same(other, y)?;
+        }
+        Ok(vec![y])
+    }
+
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        self.launch_with(WeightFormat::F32, inputs, outputs)
+    }
+
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        self.launches_with(WeightFormat::F32, inputs, outputs, limits)
+    }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let pass = self.pass(inputs, outputs[0].shape);
-        pass.run(&pass.pack(), outputs[0].data);
+        let pass = self.pass(inputs, inputs[1].shape, outputs[0].shape);
+        pass.run(&Elements::F32(pass.pack(inputs[1].data)), outputs[0].data);
     }
 
     fn weight_input(&self) -> Option<usize> {
         Some(1)
     }
 
-    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Vec<f32> {
-        self.pass(inputs, output).pack()
+    fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Elements {
+        Elements::F32(self.pass(inputs, inputs[1].shape, output).pack(inputs[1].data))
     }
 
-    fn run_rearranged(&self, inputs: &[View<'_>], weight: &[f32], outputs: &mut [ViewMut<'_>]) {
-        self.pass(inputs, outputs[0].shape).run(weight, outputs[0].data);
+    fn run_rearranged(&self, inputs: &[View<'_>], weight: &Elements, outputs: &mut [ViewMut<'_>]) {
+        self.pass(inputs, inputs[1].shape, outputs[0].shape).run(weight, outputs[0].data);
     }
 
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

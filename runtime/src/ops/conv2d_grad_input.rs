@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8, whole_workgroups};
 use super::direct::Pass;
 use super::launch::{Argument, Kernel, Launch};
+use super::weight::Elements;
 use super::{Operation, View, ViewMut, arity, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -88,8 +89,8 @@ impl Operation for Conv2dGradInput {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        for pass in Pass::backward(&self.conv, inputs[0], inputs[1], outputs[0].shape) {
-            pass.run(&pass.pack(), outputs[0].data);
+        for pass in Pass::backward(&self.conv, inputs[0], inputs[1].shape, outputs[0].shape) {
+            pass.run(&Elements::F32(pass.pack(inputs[1].data)), outputs[0].data);
         }
     }
 

@@ -11,6 +11,7 @@ use super::View;
 use super::conv2d::Conv2d;
 use super::conv2d_fused::Activation;
 use super::tile::{self, Product, WIDE, add_product, columns, load, most_rows, store, with_rows};
+use super::weight::Elements;
 use crate::shape::Shape;
 
 /// Where a tap finds its input, counted from position times step. Negative before the image.
@@ -33,8 +34,7 @@ pub(super) struct Grid {
 
 /// The weight, as the pass reads it.
 #[derive(Clone, Copy)]
-pub(super) struct Weight<'a> {
-    pub data: &'a [f32],
+pub(super) struct Weight {
     /// Kernel positions x input channels of a group x output channels, as the convolution has it.
     pub shape: Shape,
     /// Whether the pass goes backwards: from output channels to input channels.
@@ -61,7 +61,7 @@ pub(super) struct Pass<'a> {
     pub taps: Vec<Tap>,
     /// Distance of the input positions of neighbouring outputs.
     pub step: [usize; 2],
-    pub weight: Weight<'a>,
+    pub weight: Weight,
     pub groups: usize,
     pub grid: Grid,
     pub output_shape: Shape,
@@ -106,8 +106,8 @@ const PIXELS: usize = 256;
 
 impl<'a> Pass<'a> {
     /// A convolution.
-    pub(super) fn forward(conv: &Conv2d, x: View<'a>, w: View<'a>, y: Shape, epilogue: Epilogue<'a>) -> Self {
-        let [kernel_h, kernel_w, ..] = w.shape.0;
+    pub(super) fn forward(conv: &Conv2d, x: View<'a>, w: Shape, y: Shape, epilogue: Epilogue<'a>) -> Self {
+        let [kernel_h, kernel_w, ..] = w.0;
         let offset =
             |tap: usize, axis: usize| (tap * conv.dilation[axis]) as isize - conv.pads[axis] as isize;
         let taps = (0..kernel_h * kernel_w).map(|weight| Tap {
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
             input_shape: x.shape,
             taps: taps.collect(),
             step: conv.stride,
-            weight: Weight { data: w.data, shape: w.shape, backwards: false },
+            weight: Weight { shape: w, backwards: false },
             groups: conv.groups,
             grid: Grid { rows: y.height(), columns: y.width(), first: [0, 0], stride: [1, 1] },
             output_shape: y,
@@ -131,8 +131,8 @@ impl<'a> Pass<'a> {
 
     /// The input gradient of a convolution: a pass for each phase, the input positions with the same
     /// row and column modulo the stride. They meet the same taps.
-    pub(super) fn backward(conv: &Conv2d, dy: View<'a>, w: View<'a>, x: Shape) -> Vec<Self> {
-        let [kernel_h, kernel_w, ..] = w.shape.0;
+    pub(super) fn backward(conv: &Conv2d, dy: View<'a>, w: Shape, x: Shape) -> Vec<Self> {
+        let [kernel_h, kernel_w, ..] = w.0;
         // Offset of the output position that tap `k` leads to from the input position of phase `a`.
         let offset = |a: usize, k: usize, axis: usize| {
             let distance = (a + conv.pads[axis]) as isize - (k * conv.dilation[axis]) as isize;
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
                     input_shape: dy.shape,
                     taps,
                     step: [1, 1],
-                    weight: Weight { data: w.data, shape: w.shape, backwards: true },
+                    weight: Weight { shape: w, backwards: true },
                     groups: conv.groups,
                     grid,
                     output_shape: x,
@@ -208,7 +208,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Runs the pass with the weight that [`Pass::pack`] made.
-    pub(super) fn run(&self, packed: &[f32], output: &mut [f32]) {
+    pub(super) fn run(&self, packed: &Elements, output: &mut [f32]) {
         assert_eq!(output.len(), self.output_shape.len(), "the output's shape");
         assert_eq!(self.input.len(), self.input_shape.len(), "the input's shape");
         let (wide, block) = self.block();
@@ -226,7 +226,8 @@ impl<'a> Pass<'a> {
         let parts = (4 * rayon::current_num_threads()).div_ceil(tasks).min(blocks).max(1);
         let blocks_per_part = blocks.div_ceil(parts);
         let segments = self.segments(block);
-        (0..tasks * parts).into_par_iter().for_each_init(Vec::new, |buffer, task| {
+        (0..tasks * parts).into_par_iter().for_each_init(Default::default, |buffers, task| {
+            let (buffer, unpacked): &mut (Vec<f32>, Vec<f32>) = buffers;
             let (first, part) = (task / parts * per_task, task % parts);
             let last = (first + per_task).min(rows);
             let (strips, input) = self.strips(first..last, buffer);
@@ -241,7 +242,7 @@ impl<'a> Pass<'a> {
                 wide,
                 output,
             };
-            Arch::new().dispatch(work);
+            Arch::new().dispatch(Task { work: &work, unpacked });
         });
     }
 
@@ -260,11 +261,22 @@ impl<'a> Pass<'a> {
     }
 
     /// Weights by block of output channels: group, block, tap, input channel, channel of the block.
-    pub(super) fn pack(&self) -> Vec<f32> {
+    pub(super) fn pack_elements(&self, weight: &Elements) -> Elements {
+        match weight {
+            Elements::F32(elements) => Elements::F32(self.pack(elements)),
+            Elements::F16(elements) => Elements::F16(self.pack(elements)),
+            Elements::Int8 { numbers, scales } => {
+                Elements::Int8 { numbers: self.pack(numbers), scales: scales.clone() }
+            }
+        }
+    }
+
+    /// As [`Pass::pack_elements`], of elements of one type.
+    pub(super) fn pack<T: Copy + Default + Send + Sync>(&self, elements: &[T]) -> Vec<T> {
         let (_, block) = self.block();
         let (ins, outs) = (self.in_channels(), self.out_channels());
         let blocks = outs.div_ceil(block);
-        let mut packed = vec![0.0; self.groups * blocks * self.taps.len() * ins * block];
+        let mut packed = vec![T::default(); self.groups * blocks * self.taps.len() * ins * block];
         let weight = &self.weight;
         let [_, _, channels, filters] = weight.shape.0;
         let size = self.taps.len() * ins * block;
@@ -275,7 +287,7 @@ impl<'a> Pass<'a> {
             let (group, first) = (i / blocks, i % blocks * block);
             let count = block.min(outs - first);
             for (tap, out) in self.taps.iter().zip(out.chunks_exact_mut(ins * block)) {
-                let tap = &weight.data[tap.weight * channels * filters..][..channels * filters];
+                let tap = &elements[tap.weight * channels * filters..][..channels * filters];
                 if weight.backwards {
                     // Lanes are the convolution's input channels.
                     for lane in 0..count {
@@ -411,7 +423,7 @@ impl WithSimd for Lanes {
 struct Work<'a> {
     pass: &'a Pass<'a>,
     segments: &'a [Segment],
-    packed: &'a [f32],
+    packed: &'a Elements,
     strips: &'a [Strip],
     input: &'a [f32],
     /// Blocks of output channels of every group.
@@ -420,26 +432,37 @@ struct Work<'a> {
     output: Output,
 }
 
-impl WithSimd for Work<'_> {
+/// Work, and memory for a block of weights.
+struct Task<'a> {
+    work: &'a Work<'a>,
+    unpacked: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Task<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if self.wide { self.all::<S, WIDE>(simd) } else { self.all::<S, 1>(simd) }
+        let Self { work, unpacked } = self;
+        if work.wide { work.all::<S, WIDE>(simd, unpacked) } else { work.all::<S, 1>(simd, unpacked) }
     }
 }
 
 impl Work<'_> {
     #[inline(always)]
-    fn all<S: Simd, const V: usize>(&self, simd: S) {
+    fn all<S: Simd, const V: usize>(&self, simd: S, unpacked: &mut Vec<f32>) {
         let pass = self.pass;
-        let block_size = pass.taps.len() * pass.in_channels() * columns::<S, V>();
-        let blocks = pass.out_channels().div_ceil(columns::<S, V>());
+        let width = columns::<S, V>();
+        let block_size = pass.taps.len() * pass.in_channels() * width;
+        let blocks = pass.out_channels().div_ceil(width);
         // Tiles of one row of the output, as equal as can be.
         let tiles = pass.grid.columns.div_ceil(most_rows::<S, V>());
         for group in 0..pass.groups {
             for block in self.blocks.clone() {
-                let weights = &self.packed[(group * blocks + block) * block_size..][..block_size];
+                let start = (group * blocks + block) * block_size;
+                let first = group * pass.out_channels() + block * width;
+                let channels = first..(first + width).min((group + 1) * pass.out_channels());
+                let weights = self.packed.unpack(start..start + block_size, channels, width, unpacked);
                 for strip in self.strips {
                     for u in strip.rows.clone() {
                         for tile in 0..tiles {

@@ -26,8 +26,7 @@ pub(super) fn gradient(conv: &Conv2d, x: View<'_>, dy: View<'_>, w: Shape, out: 
     // Whole blocks of output channels, so that vectors of one pixel do not reach into the next.
     let padded = padded_channels(dy, conv.groups, filters, blocks * block);
     let dy = View { shape: dy.shape, data: padded.as_deref().unwrap_or(dy.data) };
-    let weight = View { shape: w, data: &[] };
-    let pass = Pass::forward(conv, x, weight, dy.shape, Epilogue::NONE);
+    let pass = Pass::forward(conv, x, w, dy.shape, Epilogue::NONE);
     let rows = pass.input_shape.batch() * pass.grid.rows;
 
     // The number of parts depends on the shapes alone, never on the number of threads.

@@ -29,6 +29,20 @@ impl Precision {
         }
     }
 
+    /// The bytes of a tensor of `shape` as it is stored, little-endian.
+    ///
+    /// # Errors
+    /// A message where a value cannot be stored so.
+    pub(crate) fn encode(self, shape: Shape, data: &[f32]) -> Result<Vec<u8>, String> {
+        self.data_type().encode(shape, data)
+    }
+
+    /// What [`Precision::encode`] stored.
+    #[cfg(test)]
+    pub(crate) fn decode(self, shape: Shape, bytes: &[u8]) -> Result<Vec<f32>, String> {
+        self.data_type().decode(shape, bytes)
+    }
+
     pub(super) const fn data_type(self) -> DataType {
         match self {
             Self::F32 => DataType::F32,

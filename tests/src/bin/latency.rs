@@ -1,7 +1,8 @@
 //! How long one picture takes, as an application calls it: `latency FOLDER [--runs N]`.
 //!
 //! Writes packages of every precision and what they export to FOLDER, and a line of JSON for each: the median of
-//! `Classifier::classify` on both executors, in milliseconds, after a warm-up. `tests/peers/latency.py` puts ONNX
+//! `Classifier::classify` on both executors, in milliseconds, after a warm-up, and the memory that the model then takes
+//! there. `tests/peers/latency.py` puts ONNX
 //! Runtime beside it.
 
 use std::path::Path;
@@ -27,21 +28,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             package.write(&path)?;
             std::fs::write(folder.join(format!("{name}.onnx")), to_onnx_as(&package.model, precision)?)?;
             let size = std::fs::metadata(&path)?.len();
-            let cpu = median(Classifier::new(package.clone(), Device::cpu(), 1)?, runs)?;
+            let (cpu, cpu_bytes) = median(Classifier::new(package.clone(), Device::cpu(), 1)?, runs)?;
             let device = Device::open(&DeviceChoice::Gpu)?;
             let adapter = device.name();
-            let gpu = median(Classifier::new(package, device, 1)?, runs)?;
+            let (gpu, gpu_bytes) = median(Classifier::new(package, device, 1)?, runs)?;
             println!(
                 "{}",
-                json!({"name": name, "bytes": size, "cpu_ms": cpu, "gpu_ms": gpu, "adapter": adapter})
+                json!({
+                    "name": name, "bytes": size, "cpu_ms": cpu, "cpu_bytes": cpu_bytes, "gpu_ms": gpu,
+                    "gpu_bytes": gpu_bytes, "adapter": adapter
+                })
             );
         }
     }
     Ok(())
 }
 
-/// Milliseconds of one call.
-fn median(classifier: Classifier, runs: usize) -> adamant::Result<f64> {
+/// Milliseconds of one call, and bytes of memory.
+fn median(classifier: Classifier, runs: usize) -> adamant::Result<(f64, u64)> {
     let [channels, height, width] = classifier.input();
     let pixels = (0..channels * height * width).map(|i| (i % 256) as f32 / 255.0).collect();
     let picture = Picture::new([channels, height, width], pixels)?;
@@ -53,5 +57,5 @@ fn median(classifier: Classifier, runs: usize) -> adamant::Result<f64> {
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok((times[times.len() / 2], classifier.memory()))
 }

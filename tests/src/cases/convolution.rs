@@ -56,8 +56,13 @@ impl Geometry {
     }
 
     fn weight(&self) -> Input {
+        Input::Normal(self.w, self.deviation())
+    }
+
+    /// Of weights whose sums are around 1.
+    pub fn deviation(&self) -> f32 {
         let terms = self.w.0[0] * self.w.0[1] * self.w.0[2];
-        Input::Normal(self.w, 1.0 / (terms as f32).sqrt())
+        1.0 / (terms as f32).sqrt()
     }
 }
 

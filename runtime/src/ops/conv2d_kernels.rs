@@ -1,0 +1,101 @@
+//! The kernels of the forward convolution, for each way in which a weight may lie in memory.
+
+use super::conv2d::Block;
+use super::launch::Kernel;
+use super::weight::WeightFormat;
+
+/// One style of kernel each.
+pub(super) struct Kernels {
+    /// Any channels and groups.
+    pub direct: Kernel,
+    /// One group, channels in fours.
+    pub tiled: Kernel,
+    /// Subgroups of eight lanes, output channels in sixteens.
+    pub lanes8: Kernel,
+    pub lanes8_row3: Kernel,
+    pub lanes8_thin: Kernel,
+    /// Subgroups of eight lanes, at most four output channels.
+    pub lanes8_narrow: Kernel,
+    /// Workgroup memory; one group, channels in fours.
+    pub blocks: [Block; 3],
+}
+
+macro_rules! kernel {
+    ($name:expr, $($source:ident),+) => {
+        Kernel {
+            name: $name,
+            sources: &[
+                adamant_shaders::INDEX,
+                adamant_shaders::CONV_PARAMS,
+                adamant_shaders::CONV_EPILOGUE,
+                $(adamant_shaders::$source),+
+            ],
+            workgroup: 64,
+        }
+    };
+}
+
+macro_rules! block {
+    ($name:expr, $rows:literal, $columns:literal, $form:ident, $weights:ident) => {
+        Block {
+            kernel: kernel!($name, CONV_EPILOGUE_BY_FOUR, $weights, $form, CONV_BLOCK, CONV2D_BLOCK),
+            rows: $rows,
+            columns: $columns,
+        }
+    };
+}
+
+macro_rules! kernels {
+    ($suffix:literal, $weight:ident, $weights:ident) => {
+        Kernels {
+            direct: kernel!(concat!("conv2d", $suffix), CONV_EPILOGUE_BY_ONE, $weight, CONV2D),
+            tiled: kernel!(concat!("conv2d_tiled", $suffix), CONV_EPILOGUE_BY_FOUR, $weights, CONV2D_TILED),
+            lanes8: kernel!(
+                concat!("conv2d_lanes8", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                $weights,
+                CONV_LANES8,
+                CONV2D_LANES8
+            ),
+            lanes8_row3: kernel!(
+                concat!("conv2d_lanes8_row3", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                $weights,
+                CONV_LANES8,
+                CONV2D_LANES8_ROW3
+            ),
+            lanes8_thin: kernel!(
+                concat!("conv2d_lanes8_thin", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                $weights,
+                CONV_LANES8,
+                CONV2D_LANES8_THIN
+            ),
+            lanes8_narrow: kernel!(
+                concat!("conv2d_lanes8_narrow", $suffix),
+                CONV_EPILOGUE_BY_ONE,
+                $weight,
+                CONV2D_LANES8_NARROW
+            ),
+            blocks: [
+                block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, $weights),
+                block!(concat!("conv2d_block_128x32", $suffix), 128, 32, BLOCK_128X32, $weights),
+                block!(concat!("conv2d_block_256x16", $suffix), 256, 16, BLOCK_256X16, $weights),
+            ],
+        }
+    };
+}
+
+const F32: Kernels = kernels!("", WEIGHT_F32, WEIGHTS_F32);
+const F16: Kernels = kernels!("_f16", WEIGHT_F16, WEIGHTS_F16);
+const INT8: Kernels = kernels!("_int8", WEIGHT_INT8, WEIGHTS_INT8);
+
+impl Kernels {
+    pub(super) const fn of(format: WeightFormat) -> &'static Self {
+        match format {
+            WeightFormat::F32 => &F32,
+            WeightFormat::F16 => &F16,
+            WeightFormat::Int8 => &INT8,
+        }
+    }
+}

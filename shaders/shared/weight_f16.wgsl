@@ -1,0 +1,13 @@
+// The weight of a convolution one by one, as f16: two elements to a word.
+
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
+
+fn weight_at(i: u32) -> f32 {
+    let both = unpack2x16float(weight[i / 2u]);
+    return select(both.x, both.y, i % 2u == 1u);
+}
+
+// What sums of products with elements of the weight are worth, for the output channels `o`.
+fn scaled(sum: vec4<f32>, o: vec4<u32>) -> vec4<f32> {
+    return sum;
+}
