@@ -167,7 +167,11 @@ fn main(
 
     let row = local / ACROSS;
     let column = local % ACROSS;
-    var sums = Sums();
+    // Columns past the last begin as the last one, and are not stored.
+    let last_o = params.out_c / 4u - 1u;
+    let b0 = first_sum(min(first_o + column, last_o));
+    let b1 = first_sum(min(first_o + column + ACROSS, last_o));
+    var sums = Sums(b0, b1, b0, b1, b0, b1, b0, b1, b0, b1, b0, b1, b0, b1, b0, b1);
     var unit = Unit(0u, 0u, 0u);
     let elements = params.kernel_h * params.kernel_w * params.in_c;
     for (var k = 0u; k < elements; k += 8u) {

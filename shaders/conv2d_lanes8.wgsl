@@ -39,7 +39,7 @@ fn main(
     let first = own_weight(place.o, lane);
     let second = first + 2u * filters;
     let columns = vec4<u32>(place.q, place.q + 1u, place.q + 2u, place.q + 3u) * params.stride_w;
-    var sums = Sums();
+    var sums = first_sums(place.o);
     for (var r = 0u; r < params.kernel_h; r++) {
         // A position before the image wraps to a huge one, so one comparison finds both edges.
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;

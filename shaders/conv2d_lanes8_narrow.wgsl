@@ -77,14 +77,14 @@ fn main(
     let own = lane / 4u * params.out_c + min(lane % 4u, params.out_c - 1u);
     let second = 2u * params.out_c;
 
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
-    var sum2 = vec4<f32>();
-    var sum3 = vec4<f32>();
-    var sum4 = vec4<f32>();
-    var sum5 = vec4<f32>();
-    var sum6 = vec4<f32>();
-    var sum7 = vec4<f32>();
+    var sum0 = first_sum(min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.out_c - 1u)));
+    var sum1 = sum0;
+    var sum2 = sum0;
+    var sum3 = sum0;
+    var sum4 = sum0;
+    var sum5 = sum0;
+    var sum6 = sum0;
+    var sum7 = sum0;
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         let row_inside = i_h < params.in_h;

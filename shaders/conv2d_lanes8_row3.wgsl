@@ -49,7 +49,7 @@ fn main(
     let in_columns_too = k < vec2<u32>(params.in_w);
     let at_columns = min(j, vec4<u32>(params.in_w - 1u)) * channels;
     let at_columns_too = min(k, vec2<u32>(params.in_w - 1u)) * channels;
-    var sums = Sums();
+    var sums = first_sums(place.o);
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         let row_inside = i_h < params.in_h;

@@ -30,10 +30,10 @@ fn compute(row: u32, q: u32, o: u32) {
     let channels = params.in_c / 4u;
     let filters = params.out_c / 4u;
     let columns = vec4<u32>(q, q + 1u, q + 2u, q + 3u) * params.stride_w;
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
-    var sum2 = vec4<f32>();
-    var sum3 = vec4<f32>();
+    var sum0 = first_sum(o);
+    var sum1 = sum0;
+    var sum2 = sum0;
+    var sum3 = sum0;
     for (var r = 0u; r < params.kernel_h; r++) {
         let i_h = p * params.stride_h + r * params.dilation_h - params.pad_top;
         if i_h >= params.in_h {

@@ -2,10 +2,7 @@
 
 // The value that goes to y[at], channels 4o to 4o + 3, when its sum is `sum`.
 fn finish(sum: vec4<f32>, at: u32, o: u32) -> vec4<f32> {
-    var v = scaled(sum, o);
-    if has(BIAS) {
-        v += bias[o];
-    }
+    var v = worth(sum, o);
     if has(RESIDUAL) {
         v += residual[at];
     }

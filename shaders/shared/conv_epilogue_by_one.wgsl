@@ -8,11 +8,7 @@ fn store(row: u32, q: u32, o: u32, end: u32, sum: vec4<f32>) {
     let at = (row * params.out_w + q) * params.out_c + o;
     // Channels past the end are those of the last one again.
     let at4 = min(vec4<u32>(at, at + 1u, at + 2u, at + 3u), vec4<u32>(at + end - 1u - o));
-    let o4 = at4 - vec4<u32>(at - o);
-    var v = scaled(sum, o4);
-    if has(BIAS) {
-        v += vec4<f32>(bias[o4.x], bias[o4.y], bias[o4.z], bias[o4.w]);
-    }
+    var v = worth(sum, at4 - vec4<u32>(at - o));
     if has(RESIDUAL) {
         v += vec4<f32>(residual[at4.x], residual[at4.y], residual[at4.z], residual[at4.w]);
     }

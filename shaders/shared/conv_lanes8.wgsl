@@ -55,6 +55,14 @@ fn own_weight(o: u32, lane: u32) -> u32 {
     return lane / 4u * (params.out_c / 4u) + lane % 4u + o;
 }
 
+fn first_sums(o: u32) -> Sums {
+    let b0 = first_sum(o);
+    let b1 = first_sum(o + 1u);
+    let b2 = first_sum(o + 2u);
+    let b3 = first_sum(o + 3u);
+    return Sums(b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3);
+}
+
 fn accumulate(a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sum))));
 }

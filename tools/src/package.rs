@@ -66,6 +66,11 @@ pub fn run(args: &PackageArgs, console: &Console) -> Result<Outcome> {
     } else if changed && package.report.take().is_some() {
         console.note("the claims were measured before packing and are left out; --data measures new ones");
     }
+    if let Some(report) = &mut package.report {
+        // The file goes to others, who need not know in which folder its maker keeps the model.
+        let name = Path::new(&report.model).file_name();
+        report.model = name.map_or_else(|| report.model.clone(), |n| n.to_string_lossy().into_owned());
+    }
     match &args.sign {
         Some(path) => package.write_signed(&args.out, &read_key(path)?)?,
         None => package.write(&args.out)?,

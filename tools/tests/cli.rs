@@ -436,6 +436,8 @@ fn small_packages_keep_what_they_claim_and_who_made_them() {
     assert_eq!(found["precision"], "int8");
     assert_eq!(found["signature"]["state"], "valid");
     assert_eq!(found["report"]["images"], 100);
+    // A name without its maker's folders.
+    assert_eq!(found["report"]["model"].as_str(), Path::new(&model).file_name().and_then(|n| n.to_str()));
     let other = "0".repeat(64);
     let (_, err) = run(2, &["verify", &small, "--key", &other]);
     assert!(err.contains("not by 0000"), "{err}");
