@@ -18,7 +18,7 @@ pub enum Workload {
     Forward,
     /// The gradient of the loss at the adversarial images, and a step along it.
     PgdStep,
-    /// Forward, backward to all parameters, and their update.
+    /// Forward, backward to all parameters, and their update, on the adversarial images.
     TrainStep,
     /// A random start, ten steps of PGD, and a training step on the result.
     Pgd10AdversarialStep,
@@ -35,6 +35,11 @@ impl Workload {
             Self::TrainStep => "train_step",
             Self::Pgd10AdversarialStep => "pgd10_adversarial_step",
         }
+    }
+
+    /// Whether it updates the weights. What depends on them alone is then computed anew.
+    pub const fn trains(self) -> bool {
+        matches!(self, Self::TrainStep | Self::Pgd10AdversarialStep)
     }
 }
 
@@ -94,7 +99,7 @@ impl Benchmark {
 
     fn train(&mut self) -> Result<()> {
         let optimizer = &self.optimizer;
-        self.session.run("train", self.count, |m| training_step(m, optimizer))
+        self.session.run("train", self.count, |m| training_step(m, optimizer, Images::Adversarial))
     }
 
     /// Runs a workload once and waits for it.
@@ -128,6 +133,8 @@ impl Benchmark {
     /// The norm, not the largest difference: rounding moves the few activations that are almost zero
     /// to the other side of a ReLU, which changes single elements of the gradient by much.
     pub fn difference(&mut self, model: &Model) -> Result<f32> {
+        // Training steps leave the weights, but not the running statistics of BatchNorms.
+        self.session.write_parameters(&model.values)?;
         let mut reference = Self::new(Device::cpu(), model, self.count, self.seed)?;
         let (found, expected) = (self.outcome()?, reference.outcome()?);
         let differences = found.iter().zip(&expected).map(|(f, e)| difference(f, e));
@@ -149,4 +156,38 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
     // Two gradients that vanish agree.
     let part = if apart == 0.0 { 0.0 } else { (apart / norm).sqrt() as f32 };
     if part.is_finite() && found.len() == expected.len() { part } else { f32::INFINITY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architectures::Architecture;
+
+    fn benchmark() -> (Model, Benchmark) {
+        let model = Architecture::build("resnet8", [3, 8, 8], 10, 0).expect("it is known");
+        let benchmark = Benchmark::new(Device::cpu(), &model, 2, 0).expect("it fits");
+        (model, benchmark)
+    }
+
+    #[test]
+    fn a_training_step_sees_the_adversarial_images() {
+        // The weights stay at a rate of zero; the statistics of the images' BatchNorms do not.
+        let after = |clean: bool| {
+            let (_, mut benchmark) = benchmark();
+            if clean {
+                benchmark.session.start_clean(2).expect("they are there");
+            }
+            benchmark.run(Workload::TrainStep).expect("it runs");
+            benchmark.session.read_parameters().expect("they are there")
+        };
+        assert!(after(false) == after(false));
+        assert!(after(false) != after(true), "it trained on the clean images");
+    }
+
+    #[test]
+    fn training_does_not_change_what_is_compared() {
+        let (model, mut benchmark) = benchmark();
+        benchmark.run(Workload::Pgd10AdversarialStep).expect("it runs");
+        assert_eq!(benchmark.difference(&model).expect("it runs"), 0.0);
+    }
 }

@@ -37,7 +37,7 @@ impl Footprint {
 
         let optimizer = Optimizer::new(optimizer, &mut session)?;
         let mut graph = session.graph(batch);
-        training_step(&mut graph, &optimizer)?;
+        training_step(&mut graph, &optimizer, Images::Clean)?;
         taken.add(&mut session, &graph)?;
         Ok(Self { batch, attack, training: taken.total(&mut session) })
     }
@@ -75,9 +75,9 @@ impl Taken {
     }
 }
 
-/// One update of every parameter by the mean cross-entropy of the clean images.
-pub(crate) fn training_step(m: &mut ModelGraph, optimizer: &Optimizer) -> Result<()> {
-    let logits = m.logits(Images::Clean, BatchNormMode::BatchUpdate)?;
+/// One update of every parameter by the mean cross-entropy of a batch's images.
+pub(crate) fn training_step(m: &mut ModelGraph, optimizer: &Optimizer, images: Images) -> Result<()> {
+    let logits = m.logits(images, BatchNormMode::BatchUpdate)?;
     let losses = m.graph.add(Op::CrossEntropy(CrossEntropy), &[logits, m.labels])?;
     let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / m.count as f32 }), &[losses])?;
     let trainable = optimizer.trainable(m);

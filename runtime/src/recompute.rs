@@ -227,7 +227,7 @@ mod tests {
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::plan::Limits;
     use crate::random::{Purpose, Stream};
-    use crate::session::{ModelGraph, Session};
+    use crate::session::{Images, ModelGraph, Session};
     use crate::shape::{Shape, Tensor};
 
     const IMAGES: usize = 32;
@@ -270,7 +270,7 @@ mod tests {
                 let rate = 0.1;
                 optimizer.set_rate(&mut session, rate, 1);
                 let mut m: ModelGraph = session.graph(IMAGES);
-                training_step(&mut m, &optimizer).expect("it fits");
+                training_step(&mut m, &optimizer, Images::Clean).expect("it fits");
                 let mut graph = fuse(&m.graph);
                 if recompute {
                     let limit = part_of(&graph, percent);

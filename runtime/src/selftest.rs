@@ -72,7 +72,7 @@ fn results(device: Device) -> Result<Vec<(&'static str, Vec<f32>)>> {
 
     let optimizer = Optimizer::new(&OptimizerConfig::default(), &mut session)?;
     optimizer.set_rate(&mut session, 0.1, 1);
-    session.run("self-test", IMAGES, |m| training_step(m, &optimizer))?;
+    session.run("self-test", IMAGES, |m| training_step(m, &optimizer, Images::Clean))?;
     let weights = session.read_parameters()?;
     results.push(("training step", weights.iter().flat_map(|w| &w.data).copied().collect()));
     Ok(results)

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use adamant::finetune::{OptimizerConfig, TrainedLayers};
-use adamant::{DeviceChoice, Footprint, Model, Split};
+use adamant::{DeviceChoice, Footprint, Model, Split, Workload};
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::data::Validation;
@@ -336,6 +337,7 @@ Examples:
   adamant bench --arch resnet18 --batch 8 --device gpu
   adamant bench --arch resnet18 --size 32 --batch 32 --json bench.json
   adamant bench model.onnx --batch 16 --layers
+  adamant bench --workload pgd10_adversarial_step --batch 32 --scaling
 
 Results are checked against the CPU executor before anything is timed.")]
 pub struct BenchArgs {
@@ -354,6 +356,12 @@ pub struct BenchArgs {
     /// How often each is timed; the median counts
     #[arg(long, value_name = "N", default_value = "5", value_parser = positive)]
     pub runs: usize,
+    /// Time this alone; may be repeated
+    #[arg(long = "workload", value_name = "NAME", value_parser = workload())]
+    pub workloads: Vec<Workload>,
+    /// Also time the PGD-10 adversarial step at 1, 4 and 16 times the batch
+    #[arg(long)]
+    pub scaling: bool,
     /// Also print every step with its layer
     #[arg(long)]
     pub layers: bool,
@@ -361,6 +369,12 @@ pub struct BenchArgs {
     pub device: DeviceArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// Reads a workload's name.
+fn workload() -> impl TypedValueParser<Value = Workload> {
+    let names = PossibleValuesParser::new(Workload::ALL.map(Workload::name));
+    names.map(|name| Workload::ALL.into_iter().find(|w| w.name() == name).expect("it is one of the names"))
 }
 
 #[derive(Args)]

@@ -45,6 +45,7 @@ use commands::Outcome;
 use progress::Console;
 
 fn main() -> ExitCode {
+    bench::note_start();
     devices::quiet_drivers();
     let cli = Cli::parse();
     let console = Console::new(cli.quiet, cli.verbose);

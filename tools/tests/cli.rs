@@ -413,6 +413,39 @@ fn bench_times_and_prints_json_alone() {
     let shares = report["ops"].as_array().expect("a list").iter().filter(|op| op["workload"] == "pgd_step");
     let sum: f64 = shares.map(|op| op["share"].as_f64().expect("a number")).sum();
     assert!((sum - 1.0).abs() < 1e-6, "the shares add up to {sum}");
+    // What is said of the times follows from them.
+    let median = |name: &str| {
+        let results = report["results"].as_array().expect("a list");
+        let found = results.iter().find(|r| r["name"] == name).expect("it was timed");
+        found["median_ms"].as_f64().expect("a number")
+    };
+    let parts = 10.0 * median("pgd_step") + median("train_step");
+    let overhead = report["overhead"].as_f64().expect("a number");
+    assert!((overhead - (median("pgd10_adversarial_step") / parts - 1.0)).abs() < 1e-6, "{overhead}");
+    let [device, first] =
+        ["device_s", "first_train_step_s"].map(|name| report["startup"][name].as_f64().expect("a number"));
+    assert!(0.0 < device && device < first, "device open at {device} s, first step done at {first} s");
+}
+
+#[test]
+fn bench_times_what_it_is_asked_for_at_three_batches() {
+    let arguments =
+        ["bench", "--arch", "resnet8", "--batch", "2", "--runs", "2", "--device", "cpu", "--scaling"];
+    let chosen = ["--workload", "train_step", "--workload", "forward"];
+    let (text, _) = run(0, &[&arguments[..], &chosen].concat());
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let (json, _) = run(0, &[&arguments[..], &chosen, &["--json", "-"]].concat());
+    let report: Value = serde_json::from_str(&json).expect("standard output is JSON and nothing else");
+    let names: Vec<_> = report["results"].as_array().expect("a list").iter().map(|r| &r["name"]).collect();
+    assert_eq!(names, ["forward", "train_step"]);
+    assert!(report["overhead"].is_null(), "of steps that were not timed: {}", report["overhead"]);
+    let scaling = report["scaling"].as_array().expect("a list");
+    let batches: Vec<_> = scaling.iter().map(|s| &s["batch"]).collect();
+    assert_eq!(batches, [2, 8, 32]);
+    assert_eq!(scaling[0]["relative"], 1.0);
+    let wrong = ["bench", "--workload", "backward"];
+    refused(&wrong, &["backward", "pgd_step"]);
+    refused(&["bench", "--scaling", "--batch", &usize::MAX.to_string()], &["--batch", "--scaling"]);
 }
 
 #[test]
