@@ -1,20 +1,31 @@
-"""Times PyTorch and ONNX Runtime beside adamant, on the same machine, in turns.
+"""Times PyTorch, ONNX Runtime and burn beside adamant, on the same machine, in turns.
 
+    cargo build --release --workspace --bins
     pip install -r tests/peers/requirements.txt
-    python tests/peers/speed.py [--adamant target/release/adamant] [--threads 2] [--rounds 5]
+    python tests/peers/speed.py cpu          # ResNet-20 and ResNet-18 against PyTorch
+    python tests/peers/speed.py gpu          # the first adapter against PyTorch on the CPU
+    python tests/peers/speed.py inference    # one image of 224 x 224 against ONNX Runtime
+    cargo build --release --manifest-path tests/peers/burn/Cargo.toml
+    python tests/peers/speed.py burn         # the first adapter against burn's wgpu backend on the same
+    python tests/peers/speed.py burn-cpu     # the CPU executor against burn's flex and ndarray
 
-Each round runs every program once; the median of the rounds counts. PyTorch runs both layouts and the
-better one counts. All compute the same networks, which PyTorch exports: float32, PGD in the linf ball with
-BatchNorm in inference mode, SGD with momentum. It prints a table in Markdown.
+Each prints one table in Markdown and takes up to ten minutes on two cores; `--rounds` and `--threads` change that.
+Each round runs every program once, and the median of the rounds counts: of at least five. PyTorch runs both
+layouts, and the better one counts. All compute the same networks with random weights, float32, PGD in the linf ball
+with BatchNorm in inference mode, SGD with momentum; burn has the network in `burn/src/network.rs`.
 """
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -49,35 +60,34 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, widths, blocks, pad):
+    """`large` is for images of 224 x 224: the first layers reduce them by four, and there are 1000 classes."""
+
+    def __init__(self, widths, blocks, pad, large=False):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+        size, stride = (7, 2) if large else (3, 1)
+        self.conv1 = nn.Conv2d(3, widths[0], size, stride, size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
+        self.pool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         layers, inputs = [], widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks):
                 layers.append(Block(inputs, width, 2 if stage and not block else 1, pad))
                 inputs = width
         self.layers = nn.Sequential(*layers)
-        self.linear = nn.Linear(inputs, 10)
+        self.linear = nn.Linear(inputs, 1000 if large else 10)
 
     def forward(self, x):
-        x = self.layers(F.relu(self.bn1(self.conv1(x))))
+        x = self.layers(self.pool(F.relu(self.bn1(self.conv1(x)))))
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-# Name, batch, the network.
-CASES = [
-    ("ResNet-20, CIFAR, batch 128", 128, lambda: ResNet([16, 32, 64], 3, True)),
-    ("ResNet-18, CIFAR, batch 32", 32, lambda: ResNet([64, 128, 256, 512], 2, False)),
-]
-
-
 class Torch:
-    def __init__(self, make, batch, layout):
+    """A network with a batch of random images, in one memory layout."""
+
+    def __init__(self, make, batch, layout, size=32):
         torch.manual_seed(0)
         self.net = make().to(memory_format=layout)
-        self.x = torch.rand(batch, 3, 32, 32).contiguous(memory_format=layout)
+        self.x = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
         self.y = torch.arange(batch) % 10
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.0, momentum=0.9)
         self.adversarial = self.x
@@ -110,31 +120,20 @@ class Torch:
             self.pgd_step()
         self.train_step()
 
-    def time(self, workload):
-        return timed(getattr(self, workload))
 
-
-def export(make, batch, path, folded):
+def export(make, batch, path, folded, size=32):
     """The network as ONNX, with BatchNorm folded or kept."""
     torch.manual_seed(0)
     mode = torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE
-    x = torch.rand(batch, 3, 32, 32)
+    x = torch.rand(batch, 3, size, size)
     torch.onnx.export(
         make().eval(), (x,), path, dynamo=False, training=mode, do_constant_folding=folded, input_names=["x"],
         dynamic_axes={"x": {0: "batch"}},
     )
 
 
-def onnx_runtime(path, batch, threads):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(path, options)
-    x = np.random.default_rng(0).random((batch, 3, 32, 32), dtype=np.float32)
-    return lambda: session.run(None, {"x": x})
-
-
-def timed(run, runs=3):
-    """Milliseconds: the median of some runs after one to warm up, as `adamant bench --runs 3` does it."""
+def timed(run, runs):
+    """Milliseconds: the median of some runs after one to warm up."""
     run()
     times = []
     for _ in range(runs):
@@ -144,48 +143,176 @@ def timed(run, runs=3):
     return statistics.median(times)
 
 
-def adamant(binary, path, batch, device):
-    options = ["--batch", str(batch), "--runs", "3", "--device", device, "--json", "-", "--quiet"]
-    command = [binary, "bench", path, *options]
-    results = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["results"]
-    return {r["name"]: r["median_ms"] for r in results}
+class PyTorch:
+    def __init__(self, case, options, folder):
+        layouts = (torch.contiguous_format, torch.channels_last)
+        self.nets = [Torch(case.make, case.batch, layout, case.size) for layout in layouts]
+
+    def time(self, workloads, runs):
+        for w in workloads:
+            for i, net in enumerate(self.nets):
+                yield (w, i), timed(getattr(net, w), runs)
+
+
+class OnnxRuntime:
+    def __init__(self, case, options, folder):
+        path = str(folder / "folded.onnx")
+        export(case.make, case.batch, path, True, case.size)
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        self.session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        self.x = np.random.default_rng(0).random((case.batch, 3, case.size, case.size), dtype=np.float32)
+
+    def time(self, workloads, runs):
+        if "forward" in workloads:
+            yield ("forward", 0), timed(lambda: self.session.run(None, {"x": self.x}), runs)
+
+
+class Adamant:
+    def __init__(self, device, case, options, folder):
+        self.path = folder / "net.onnx"
+        export(case.make, case.batch, self.path, False, case.size)
+        self.command = [options.adamant, "bench", self.path, "--batch", str(case.batch), "--device", device]
+
+    def time(self, workloads, runs):
+        chosen = [word for w in workloads for word in ("--workload", w)]
+        command = [*self.command, "--runs", str(runs), *chosen, "--json", "-", "--quiet"]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        self.device = found["device"]
+        for r in found["results"]:
+            yield (r["name"], 0), r["median_ms"]
+
+
+class Burn:
+    """One process for all rounds: to tune and compile takes burn's wgpu backend a minute."""
+
+    def __init__(self, backend, case, options, folder):
+        if not Path(options.burn).exists():
+            sys.exit(f"{options.burn} is not there: cargo build --release --manifest-path tests/peers/burn/Cargo.toml")
+        command = [options.burn, backend, case.burn, str(case.batch)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        first = self.answer()["first_gradient_s"]
+        print(f"{' '.join(command)}: the first gradient took {first:.1f} s", file=sys.stderr, flush=True)
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"burn stopped with exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def time(self, workloads, runs):
+        for w in workloads:
+            # Ten steps in one are timed well enough once.
+            self.process.stdin.write(f"{w} {1 if w == 'pgd10_adversarial_step' else runs}\n")
+            self.process.stdin.flush()
+            yield (w, 0), self.answer()["median_ms"]
+
+
+PROGRAMS = {
+    "PyTorch": PyTorch,
+    "ONNX Runtime": OnnxRuntime,
+    "burn wgpu": lambda *a: Burn("wgpu", *a),
+    "burn flex": lambda *a: Burn("flex", *a),
+    "burn ndarray": lambda *a: Burn("ndarray", *a),
+    "Adamant `cpu`": lambda *a: Adamant("cpu", *a),
+    "Adamant `gpu`": lambda *a: Adamant("gpu", *a),
+}
+
+
+class Case(NamedTuple):
+    name: str
+    batch: int
+    size: int
+    make: Callable[[], nn.Module]
+    burn: str = ""
+
+
+def resnet20(batch):
+    return Case(f"ResNet-20, CIFAR, batch {batch}", batch, 32, lambda: ResNet([16, 32, 64], 3, True), "resnet20")
+
+
+RESNET18 = Case("ResNet-18, CIFAR, batch 32", 32, 32, lambda: ResNet([64, 128, 256, 512], 2, False), "resnet18")
+LARGE = Case("ResNet-18, 224 x 224, batch 1", 1, 224, lambda: ResNet([64, 128, 256, 512], 2, False, True))
+
+
+class Table(NamedTuple):
+    cases: list[Case]
+    workloads: list[str]
+    runs: int
+    programs: list[str]
+    # Adamant's time is given as a part of the fastest of these.
+    against: list[str]
+
+
+TABLES = {
+    "cpu": Table([resnet20(128), RESNET18], WORKLOADS, 3, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["PyTorch"]),
+    "gpu": Table([resnet20(128)], WORKLOADS, 3, ["PyTorch", "Adamant `gpu`"], ["PyTorch"]),
+    "inference": Table([LARGE], ["forward"], 20, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["ONNX Runtime"]),
+    # Of more images burn's wgpu backend would take a minute a step on a software adapter.
+    "burn": Table([resnet20(32)], WORKLOADS, 3, ["burn wgpu", "Adamant `gpu`"], ["burn wgpu"]),
+    "burn-cpu": Table(
+        [resnet20(32)], WORKLOADS, 1, ["burn flex", "burn ndarray", "Adamant `cpu`"], ["burn flex", "burn ndarray"]
+    ),
+}
+
+
+def measure(case, table, options, folder):
+    """Milliseconds of each workload by each program, and what Adamant calls its device."""
+    programs = {name: PROGRAMS[name](case, options, folder) for name in table.programs}
+    rounds = []
+    for n in range(options.rounds):
+        print(f"{case.name}: round {n + 1} of {options.rounds}", file=sys.stderr, flush=True)
+        row = {}
+        for name, program in programs.items():
+            for (workload, variant), ms in program.time(table.workloads, table.runs):
+                row[name, workload, variant] = ms
+        rounds.append(row)
+    found = {}
+    for name, workload, variant in rounds[0]:
+        median = statistics.median(r[name, workload, variant] for r in rounds)
+        found[name, workload] = min(median, found.get((name, workload), median))
+    return found, programs[table.programs[-1]].device
+
+
+def cell(ms):
+    return "" if ms is None else f"{ms:.1f}"
+
+
+def machine():
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{os.cpu_count()} x {model}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--adamant", default="target/release/adamant")
+    parser.add_argument("--burn", default="tests/peers/burn/target/release/adamant-peer-burn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="the cases whose name holds this")
-    parser.add_argument("--gpu", action="store_true", help="also time adamant on the first adapter")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"PyTorch {torch.__version__}, ONNX Runtime {ort.__version__}, {options.threads} threads, milliseconds\n")
-    print("| | PyTorch | ONNX Runtime | adamant cpu | of PyTorch |" + (" adamant gpu | of PyTorch |" if options.gpu else ""))
-    print("|---|---|---|---|---|" + ("---|---|" if options.gpu else ""))
-    folder = Path(tempfile.mkdtemp())
-    for name, batch, make in (case for case in CASES if options.only in case[0]):
-        layouts = [Torch(make, batch, f) for f in (torch.contiguous_format, torch.channels_last)]
-        export(make, batch, folder / "folded.onnx", True)
-        export(make, batch, folder / "net.onnx", False)
-        session = onnx_runtime(folder / "folded.onnx", batch, options.threads)
-        rounds = []
-        for _ in range(options.rounds):
-            row = {("torch", i, w): net.time(w) for i, net in enumerate(layouts) for w in WORKLOADS}
-            row["onnx", 0, "forward"] = timed(session)
-            for device in ["cpu", "gpu"] if options.gpu else ["cpu"]:
-                for workload, ms in adamant(options.adamant, folder / "net.onnx", batch, device).items():
-                    row[device, 0, workload] = ms
-            rounds.append(row)
-        median = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-        for workload in WORKLOADS:
-            peer = min(median["torch", i, workload] for i in range(2))
-            onnx = f"{median['onnx', 0, workload]:.1f}" if ("onnx", 0, workload) in median else ""
-            line = f"| {name}, {workload} | {peer:.1f} | {onnx} |"
-            for device in ["cpu", "gpu"] if options.gpu else ["cpu"]:
-                own = median[device, 0, workload]
-                line += f" {own:.1f} | {own / peer:.2f} |"
-            print(line, flush=True)
+    table = TABLES[options.table]
+    own = table.programs[-1]
+    peers = " or ".join(table.against)
+    lines = [f"| milliseconds | {' | '.join(table.programs)} | of {peers} |", "|---" * (len(table.programs) + 2) + "|"]
+    devices = set()
+    for case in (case for case in table.cases if options.only in case.name):
+        with tempfile.TemporaryDirectory() as folder:
+            found, device = measure(case, table, options, Path(folder))
+        devices.add(device)
+        for workload in table.workloads:
+            peer = min(found[name, workload] for name in table.against)
+            cells = " | ".join(cell(found.get((name, workload))) for name in table.programs)
+            lines.append(f"| {case.name}, {workload} | {cells} | {found[own, workload] / peer:.2f} |")
+    versions = f"PyTorch {torch.__version__}, ONNX Runtime {ort.__version__}, burn 0.21.0"
+    print(f"{machine()}, {options.threads} threads; Adamant on {', '.join(sorted(devices))}")
+    print(f"{versions}; median of {options.rounds} rounds\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
