@@ -190,7 +190,9 @@ class Burn:
         if not Path(options.burn).exists():
             sys.exit(f"{options.burn} is not there: cargo build --release --manifest-path tests/peers/burn/Cargo.toml")
         command = [options.burn, backend, case.burn, str(case.batch)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A layer of Mesa's looks for a display and complains where there is none.
+        quiet = {**os.environ, "NODEVICE_SELECT": "1"}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=quiet)
         first = self.answer()["first_gradient_s"]
         print(f"{' '.join(command)}: the first gradient took {first:.1f} s", file=sys.stderr, flush=True)
 
@@ -250,8 +252,9 @@ TABLES = {
     "inference": Table([LARGE], ["forward"], 20, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["ONNX Runtime"]),
     # Of more images burn's wgpu backend would take a minute a step on a software adapter.
     "burn": Table([resnet20(32)], WORKLOADS, 3, ["burn wgpu", "Adamant `gpu`"], ["burn wgpu"]),
+    # The last workload is ten times the second and once the third: ndarray would take the time of all else.
     "burn-cpu": Table(
-        [resnet20(32)], WORKLOADS, 1, ["burn flex", "burn ndarray", "Adamant `cpu`"], ["burn flex", "burn ndarray"]
+        [resnet20(32)], WORKLOADS[:3], 3, ["burn flex", "burn ndarray", "Adamant `cpu`"], ["burn flex", "burn ndarray"]
     ),
 }
 
