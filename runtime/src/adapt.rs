@@ -17,7 +17,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, ReportContext, evaluate};
-use crate::finetune::{Recipe, Trainer, TrainerOptions};
+use crate::finetune::{Recipe, Trainer, TrainerOptions, room};
 use crate::package::{Package, Precision, Provenance};
 use crate::report::EvaluationReport;
 use crate::session::Session;
@@ -63,7 +63,8 @@ pub struct AdaptOptions {
 /// What adapting may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AdaptLimits {
-    /// Bytes of device memory; activations are computed again where keeping them would take more.
+    /// Bytes of device memory; activations are computed again where keeping them would take more, and batches
+    /// trained on in parts where that is not enough.
     pub memory: Option<u64>,
     /// Time spent in steps, those before a [`Adaptation::resume`] included. The last step may exceed it.
     pub time: Option<Duration>,
@@ -88,6 +89,9 @@ pub struct AdaptProgress {
     pub time: Duration,
     /// Part of a step's arithmetic that is done twice to stay within the memory limit, 0 to 1.
     pub recomputed: f64,
+    /// Parts that a batch is trained on in, one after the other, to stay within the memory limit; 1 where it is
+    /// not needed.
+    pub parts: usize,
     /// Nothing is left to do but [`Adaptation::finish`].
     pub done: bool,
 }
@@ -139,7 +143,8 @@ impl Adaptation {
     ///
     /// # Errors
     /// What [`Package::from_bytes`] says; [`Error::Config`] when examples do not fit the model, are held out and
-    /// trained on at once, or the recipe undoes whole epochs; [`Error::Limit`] when the memory is too little.
+    /// trained on at once, or the recipe undoes whole epochs; [`Error::Limit`] when the memory is too little: it
+    /// says what would be enough.
     pub fn start(package: &[u8], device: Device, examples: &Examples, options: AdaptOptions) -> Result<Self> {
         let hash = blake3::hash(package).to_hex().to_string();
         let mut package = Package::from_bytes(package, IN_MEMORY)?;
@@ -210,7 +215,8 @@ impl Adaptation {
         if let Some(bytes) = limits.memory {
             device.limit_memory(bytes);
         }
-        let session = Session::new(device, &package.model, recipe.data.batch)?;
+        let at_once = room(&device, &package.model, &recipe, &train)?.images;
+        let session = Session::new(device, &package.model, at_once)?;
         let options =
             TrainerOptions { seed, train: train.clone(), extra: None, validation: None, stop: &NEVER };
         let trainer = Trainer::new(session, recipe, options)?;
@@ -250,6 +256,7 @@ impl Adaptation {
             part: self.limits.time.map_or(0.0, spent).max(work).min(1.0),
             time: self.time,
             recomputed: self.trainer.session().device().recomputed(),
+            parts: self.trainer.parts(),
             done: self.is_done(),
         })
     }

@@ -1,5 +1,6 @@
 //! The CPU executor: runs a plan step by step through the operations' CPU twins.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::error::Result;
@@ -26,6 +27,10 @@ pub(crate) struct CpuProgram {
     plan: Plan,
     /// For each step: the rearranged weight, where it stays the same from run to run.
     kept: Vec<Kept>,
+    /// For each step: the variables that nothing reads any more once its weight is rearranged.
+    spent: Vec<Vec<Variable>>,
+    /// Bytes of the weights that are kept.
+    bytes: u64,
 }
 
 enum Kept {
@@ -52,15 +57,38 @@ pub(crate) fn rearranged_bytes(plan: &Plan, fixed: &[Variable]) -> u64 {
     weights.map(|shape| shape.len() as u64 * 4).sum()
 }
 
+/// Those of `made` that a program of `plan` reads as weights that it keeps rearranged, and not otherwise: from
+/// when it has them until the prologue makes them anew, they need not be there.
+pub(crate) fn only_rearranged(plan: &Plan, fixed: &[Variable], made: &[Variable]) -> Vec<Variable> {
+    let mut reads: HashMap<Variable, bool> = HashMap::new();
+    for step in &plan.steps {
+        let kept = fixed_weight(plan, step, fixed).and(step.op.weight_input());
+        for (i, input) in step.inputs.iter().enumerate() {
+            if let Slot::Variable(variable) = input.slot {
+                *reads.entry(variable).or_insert(true) &= kept == Some(i);
+            }
+        }
+    }
+    made.iter().copied().filter(|v| reads.get(v) == Some(&true)).collect()
+}
+
 impl CpuProgram {
-    /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when.
-    pub(crate) fn new(plan: Plan, fixed: &[Variable]) -> Self {
+    /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when. `spent` are those of them
+    /// that [`only_rearranged`] found.
+    pub(crate) fn new(plan: Plan, fixed: &[Variable], spent: &[Variable]) -> Self {
         let keep = |step| match fixed_weight(&plan, step, fixed) {
             Some(_) => Kept::NotYet,
             None => Kept::Nothing,
         };
         let kept = plan.steps.iter().map(keep).collect();
-        Self { plan, kept }
+        let mut after = vec![Vec::new(); plan.steps.len()];
+        for &variable in spent {
+            let reads = |step: &Step| step.inputs.iter().any(|i| i.slot == Slot::Variable(variable));
+            if let Some(last) = plan.steps.iter().rposition(reads) {
+                after[last].push(variable);
+            }
+        }
+        Self { plan, kept, spent: after, bytes: 0 }
     }
 
     /// The fixed variables have changed.
@@ -91,6 +119,21 @@ impl Cpu {
         self.rearranged_bytes
     }
 
+    /// Gives the memory of a variable back. It is there again, of zeros, when a program writes it.
+    pub(crate) fn release(&mut self, variable: Variable) {
+        self.variables[variable.id as usize] = Vec::new();
+    }
+
+    /// Gives back what a program kept that runs no more.
+    pub(crate) fn release_program(&mut self, program: &CpuProgram) {
+        self.rearranged_bytes -= program.bytes;
+    }
+
+    /// Gives the memory of all temporaries back, until a program needs them.
+    pub(crate) fn release_temporaries(&mut self) {
+        self.temporaries.clear();
+    }
+
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
         self.variables[variable.id as usize][..values.len()].copy_from_slice(values);
     }
@@ -109,13 +152,17 @@ impl Cpu {
                 self.temporaries[i].resize(len, 0.0);
             }
         }
-        for (step, kept) in plan.steps.iter().zip(&mut program.kept) {
+        for ((step, kept), spent) in plan.steps.iter().zip(&mut program.kept).zip(&program.spent) {
             let start = Instant::now();
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
-            let mut taken: Vec<Vec<f32>> =
-                step.outputs.iter().map(|o| std::mem::take(self.buffer(o.slot))).collect();
-            let inputs: Vec<View<'_>> =
-                step.inputs.iter().map(|input| View { shape: input.shape, data: self.view(input) }).collect();
+            let mut taken: Vec<Vec<f32>> = step.outputs.iter().map(|o| self.take(o.slot)).collect();
+            // The weight itself may be gone once it is kept rearranged.
+            let gone = if matches!(kept, Kept::Weight(_)) { step.op.weight_input() } else { None };
+            let view = |(i, input): (usize, &Operand)| View {
+                shape: input.shape,
+                data: if gone == Some(i) { &[] } else { self.view(input) },
+            };
+            let inputs: Vec<View<'_>> = step.inputs.iter().enumerate().map(view).collect();
             let mut outputs: Vec<ViewMut<'_>> = step
                 .outputs
                 .iter()
@@ -123,7 +170,8 @@ impl Cpu {
                 .map(|(o, data)| ViewMut { shape: o.shape, data: &mut data[..o.shape.len()] })
                 .collect();
             let mut new_bytes = 0;
-            if matches!(kept, Kept::NotYet | Kept::Outdated) {
+            let rearranges = matches!(kept, Kept::NotYet | Kept::Outdated);
+            if rearranges {
                 let weight = step.op.rearrange(&inputs, outputs[0].shape);
                 if matches!(kept, Kept::NotYet) {
                     new_bytes = weight.bytes();
@@ -135,6 +183,10 @@ impl Cpu {
                 _ => step.op.run(&inputs, &mut outputs),
             }
             self.rearranged_bytes += new_bytes;
+            program.bytes += new_bytes;
+            if rearranges {
+                spent.iter().for_each(|variable| self.variables[variable.id as usize] = Vec::new());
+            }
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;
             }
@@ -143,6 +195,16 @@ impl Cpu {
             }
         }
         Ok(())
+    }
+
+    /// The contents of a buffer that is about to be written.
+    fn take(&mut self, slot: Slot) -> Vec<f32> {
+        let mut data = std::mem::take(self.buffer(slot));
+        if let Slot::Variable(variable) = slot {
+            // It may have been released.
+            data.resize(variable.len, 0.0);
+        }
+        data
     }
 
     fn buffer(&mut self, slot: Slot) -> &mut Vec<f32> {
@@ -158,5 +220,39 @@ impl Cpu {
             Slot::Temporary(t) => &self.temporaries[t],
         };
         &data[..operand.shape.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::architectures::Architecture;
+    use crate::device::Device;
+    use crate::model::Model;
+    use crate::session::{Images, Session};
+
+    /// Folded weights are there once, rearranged, and come back when the weights change.
+    #[test]
+    fn made_weights_are_not_kept_beside_their_rearranged_copies() {
+        let model = Architecture::build("resnet8", [3, 16, 16], 10, 1).expect("it is known");
+        let parameters: usize = model.values.iter().map(|t| t.data.len() * 4).sum();
+        let mut halved = model.values.clone();
+        halved.iter_mut().flat_map(|t| &mut t.data).for_each(|w| *w *= 0.5);
+        let images: Vec<f32> = (0..2 * 3 * 16 * 16).map(|i| (i % 251) as f32 / 250.0).collect();
+        let session = |model: &Model| {
+            let mut session = Session::new(Device::cpu(), model, 2).expect("it fits");
+            session.load(&images, &[0, 1], &[0, 1]).expect("they fit");
+            session
+        };
+        let mut one = session(&model);
+        let before = one.device().variable_bytes();
+        let first = one.logits(2, Images::Clean).expect("it runs");
+        let more = (one.device().variable_bytes() - before) as usize;
+        assert!(more * 20 < parameters, "{more} bytes stay beside {parameters} of weights");
+        assert_eq!(one.logits(2, Images::Clean).expect("it runs again"), first);
+        one.write_parameters(&halved).expect("they fit");
+        let expected = session(&Model { values: halved, ..model }).logits(2, Images::Clean).expect("it runs");
+        let found = one.logits(2, Images::Clean).expect("it runs");
+        assert_eq!(found, expected);
+        assert_ne!(found, first);
     }
 }

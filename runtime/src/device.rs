@@ -1,14 +1,16 @@
 //! One of the two executors, chosen at run time.
 
 use crate::choices::Choices;
-use crate::cpu::{Cpu, CpuProgram, rearranged_bytes};
+use crate::cpu::{Cpu, CpuProgram, only_rearranged, rearranged_bytes};
+#[cfg(feature = "train")]
+use crate::dry::Dry;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
 use crate::plan::{Limits, Plan, Slot};
 use crate::prologue::{Split, split};
-use crate::recompute::{mebibytes, plan_within};
+use crate::recompute::{Wanted, mebibytes, plan_within};
 #[cfg(feature = "gpu")]
 use crate::tune::Tuner;
 
@@ -59,6 +61,8 @@ pub type Tell = Box<dyn Fn(&str) + Send + Sync>;
 #[derive(Default)]
 struct Memory {
     limit: Option<u64>,
+    /// Whether programs take as little as they can, whatever the limit.
+    least: bool,
     /// Elements of each temporary that some program needs: programs share them, one after the other.
     temporaries: Vec<usize>,
     /// Bytes of the weights that programs keep rearranged.
@@ -79,6 +83,8 @@ enum Executor {
     Cpu(Cpu),
     #[cfg(feature = "gpu")]
     Gpu(Box<Gpu>),
+    #[cfg(feature = "train")]
+    Dry(Dry),
 }
 
 /// A plan made ready for a device.
@@ -90,12 +96,18 @@ pub struct Program {
     /// When the newest of the constants had been written that the prologue last ran with.
     prepared: Option<u64>,
     writes: Vec<Variable>,
+    /// What the prologue writes.
+    made: Vec<Variable>,
+    /// Bytes of the weights that it keeps rearranged.
+    rearranged: u64,
 }
 
 enum Ready {
     Cpu(CpuProgram),
     #[cfg(feature = "gpu")]
     Gpu(Box<GpuProgram>),
+    #[cfg(feature = "train")]
+    Nothing,
 }
 
 impl Device {
@@ -194,11 +206,19 @@ impl Device {
             Executor::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => format!("{} ({})", gpu.info().name, gpu.info().backend),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => "a stand-in".into(),
         }
     }
 
     pub fn is_cpu(&self) -> bool {
-        matches!(self.executor, Executor::Cpu(_))
+        match &self.executor {
+            Executor::Cpu(_) => true,
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(_) => false,
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => dry.on_cpu,
+        }
     }
 
     pub fn limits(&self) -> Limits {
@@ -206,6 +226,8 @@ impl Device {
             Executor::Cpu(_) => Limits::HOST,
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.info().limits,
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => dry.limits,
         }
     }
 
@@ -227,6 +249,8 @@ impl Device {
             Executor::Cpu(cpu) => cpu.variable_bytes(),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.variable_bytes(),
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => dry.variable_bytes(),
         }
     }
 
@@ -237,7 +261,29 @@ impl Device {
             Executor::Cpu(cpu) => cpu.variable_bytes() + cpu.temporary_bytes() + cpu.rearranged_bytes(),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.variable_bytes() + gpu.temporary_bytes(),
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => {
+                let temporaries: usize = self.memory.temporaries.iter().sum();
+                dry.variable_bytes() + temporaries as u64 * 4 + self.memory.rearranged
+            }
         }
+    }
+
+    /// A device like this one, on which nothing runs: to learn what a computation takes within `limit`, or, where
+    /// there is none, the least that it can.
+    #[cfg(feature = "train")]
+    pub(crate) fn stand_in(&self, limit: Option<u64>) -> Self {
+        let mut device = Self::new(Executor::Dry(Dry::new(self.limits(), self.is_cpu())));
+        device.memory.limit = limit;
+        device.memory.least = limit.is_none();
+        device.choices = self.choices.clone();
+        device
+    }
+
+    /// The bytes that [`Device::limit_memory`] allows.
+    #[cfg(feature = "train")]
+    pub(crate) const fn memory_limit(&self) -> Option<u64> {
+        self.memory.limit
     }
 
     /// A buffer of `len` four-byte zeros that lives as long as the device.
@@ -254,6 +300,8 @@ impl Device {
             Executor::Cpu(cpu) => cpu.variable(len),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.variable(len)?,
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => dry.variable(len),
         };
         self.written.resize(variable.id as usize + 1, 0);
         Ok(variable)
@@ -276,6 +324,8 @@ impl Device {
             Executor::Cpu(cpu) => cpu.write(variable, values),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.write(variable, values),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => {}
         }
         self.note_written(&[variable]);
     }
@@ -291,6 +341,8 @@ impl Device {
             Executor::Cpu(cpu) => Ok(cpu.read(variable)),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.read(variable),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => Ok(vec![0.0; variable.len]),
         }
     }
 
@@ -309,9 +361,32 @@ impl Device {
     /// Plans a graph that is run often between changes of `constants`: what depends on them alone is
     /// computed when they have changed, not at each run.
     pub fn compile_with(&mut self, graph: &Graph, constants: &[Variable]) -> Result<Program> {
-        let Split { prologue, main, made } = split(graph, constants, |len| self.variable(len))?;
-        let fixed: Vec<Variable> = constants.iter().chain(&made).copied().collect();
-        let plan = self.plan(&main, &fixed)?;
+        let mut made = Vec::new();
+        let (temporaries, rearranged) = (self.memory.temporaries.clone(), self.memory.rearranged);
+        let compiled = self.compile_split(graph, constants, &mut made);
+        if compiled.is_err() {
+            // Nothing stays of what did not fit.
+            made.iter().for_each(|&variable| self.release_variable(variable));
+            (self.memory.temporaries, self.memory.rearranged) = (temporaries, rearranged);
+        }
+        compiled
+    }
+
+    fn compile_split(
+        &mut self,
+        graph: &Graph,
+        constants: &[Variable],
+        made: &mut Vec<Variable>,
+    ) -> Result<Program> {
+        let Split { prologue, main, .. } = split(graph, constants, |len| {
+            made.push(self.variable(len)?);
+            Ok(made[made.len() - 1])
+        })?;
+        let fixed: Vec<Variable> = constants.iter().chain(&*made).copied().collect();
+        let before = self.memory.rearranged;
+        let plan = self.plan(&main, &fixed, made)?;
+        let rearranged = self.memory.rearranged - before;
+        let spent = self.spent(&plan, &fixed, made);
         let writes: Vec<Variable> = plan
             .steps
             .iter()
@@ -321,19 +396,57 @@ impl Device {
                 Slot::Temporary(_) => None,
             })
             .collect();
-        let main = self.ready(plan, &fixed)?;
+        let main = self.ready(plan, &fixed, &spent)?;
+        // The prologue brings them back for as long as it takes to rearrange them.
+        spent.iter().for_each(|&variable| self.release_variable(variable));
         let prologue = match made.is_empty() {
             true => None,
             false => {
-                let plan = self.plan(&prologue, &[])?;
-                Some(self.ready(plan, &[])?)
+                let plan = self.plan(&prologue, &[], &[])?;
+                Some(self.ready(plan, &[], &[])?)
             }
         };
-        Ok(Program { main, prologue, constants: constants.to_vec(), prepared: None, writes })
+        let constants = constants.to_vec();
+        Ok(Program { main, prologue, constants, prepared: None, writes, made: made.clone(), rearranged })
     }
 
-    /// Plans a graph within the memory limit. `fixed` are the variables that change seldom.
-    fn plan(&mut self, graph: &Graph, fixed: &[Variable]) -> Result<Plan> {
+    /// Those of the variables `made` by a prologue that need not stay. A GPU has no rearranged weights.
+    fn spent(&self, plan: &Plan, fixed: &[Variable], made: &[Variable]) -> Vec<Variable> {
+        if self.is_cpu() { only_rearranged(plan, fixed, made) } else { Vec::new() }
+    }
+
+    fn release_variable(&mut self, variable: Variable) {
+        match &mut self.executor {
+            Executor::Cpu(cpu) => cpu.release(variable),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => gpu.release(variable),
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => dry.release(variable),
+        }
+    }
+
+    /// Gives back what these programs take: all that there are.
+    pub(crate) fn release_programs(&mut self, programs: impl Iterator<Item = Program>) {
+        for program in programs {
+            program.made.iter().for_each(|&variable| self.release_variable(variable));
+            self.memory.rearranged -= program.rearranged;
+            if let (Executor::Cpu(cpu), Ready::Cpu(main)) = (&mut self.executor, &program.main) {
+                cpu.release_program(main);
+            }
+        }
+        self.memory.temporaries.clear();
+        match &mut self.executor {
+            Executor::Cpu(cpu) => cpu.release_temporaries(),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => gpu.release_temporaries(),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => {}
+        }
+    }
+
+    /// Plans a graph within the memory limit. `fixed` are the variables that change seldom, among them those
+    /// that a prologue has `made`.
+    fn plan(&mut self, graph: &Graph, fixed: &[Variable], made: &[Variable]) -> Result<Plan> {
         let limits = self.limits();
         #[cfg(feature = "gpu")]
         if let Some(tuner) = &self.tuner {
@@ -343,15 +456,21 @@ impl Device {
         let whole = planned(graph)?;
         let on_cpu = self.is_cpu();
         let rearranged = |plan: &Plan| if on_cpu { rearranged_bytes(plan, fixed) } else { 0 };
-        let plan = match self.memory.limit {
+        let wanted = match (self.memory.limit, self.memory.least) {
+            (_, true) => Some(Wanted::Least),
+            (Some(limit), false) => Some(Wanted::Within(limit)),
+            (None, false) => None,
+        };
+        let plan = match wanted {
             None => whole,
-            Some(limit) => {
+            Some(wanted) => {
                 let others = self.variable_bytes() + self.memory.rearranged;
                 let bytes = |plan: &Plan| {
                     let temporaries: usize = self.memory.with(plan).iter().sum();
-                    others + rearranged(plan) + temporaries as u64 * 4
+                    let spent: u64 = self.spent(plan, fixed, made).iter().map(|v| v.len as u64 * 4).sum();
+                    others + rearranged(plan) + temporaries as u64 * 4 - spent
                 };
-                let (least, plan) = (whole.flops, plan_within(graph, whole, planned, limit, bytes)?);
+                let (least, plan) = (whole.flops, plan_within(graph, whole, planned, wanted, bytes)?);
                 let again = plan.flops.saturating_sub(least);
                 if again > 0 {
                     self.memory.recomputed = self.memory.recomputed.max(again as f64 / plan.flops as f64);
@@ -364,11 +483,13 @@ impl Device {
         Ok(plan)
     }
 
-    fn ready(&mut self, plan: Plan, fixed: &[Variable]) -> Result<Ready> {
+    fn ready(&mut self, plan: Plan, fixed: &[Variable], spent: &[Variable]) -> Result<Ready> {
         match &mut self.executor {
-            Executor::Cpu(_) => Ok(Ready::Cpu(CpuProgram::new(plan, fixed))),
+            Executor::Cpu(_) => Ok(Ready::Cpu(CpuProgram::new(plan, fixed, spent))),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => Ok(Ready::Gpu(Box::new(gpu.compile(plan)?))),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => Ok(Ready::Nothing),
         }
     }
 
@@ -379,13 +500,11 @@ impl Device {
     pub fn run(&mut self, program: &mut Program) -> Result<()> {
         let newest = program.constants.iter().map(|v| self.written[v.id as usize]).max().unwrap_or(0);
         if program.prepared != Some(newest) {
+            if let Ready::Cpu(main) = &mut program.main {
+                main.forget();
+            }
             if let Some(prologue) = &mut program.prologue {
                 self.execute(prologue)?;
-            }
-            match &mut program.main {
-                Ready::Cpu(main) => main.forget(),
-                #[cfg(feature = "gpu")]
-                Ready::Gpu(_) => {}
             }
             program.prepared = Some(newest);
         }
@@ -399,7 +518,9 @@ impl Device {
             (Executor::Cpu(cpu), Ready::Cpu(program)) => cpu.run(program),
             #[cfg(feature = "gpu")]
             (Executor::Gpu(gpu), Ready::Gpu(program)) => gpu.run(program),
-            #[cfg(feature = "gpu")]
+            #[cfg(feature = "train")]
+            (Executor::Dry(_), Ready::Nothing) => Ok(()),
+            #[cfg(any(feature = "gpu", feature = "train"))]
             _ => panic!("the program belongs to another device"),
         }
     }
@@ -410,27 +531,33 @@ impl Device {
             Executor::Cpu(_) => Ok(()),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => gpu.finish(),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => Ok(()),
         }
     }
 
     /// Times every step from now on. A GPU then waits after each, which takes longer in all.
     #[cfg(any(feature = "data", all(test, feature = "train")))]
     pub(crate) fn start_profile(&mut self) {
-        *self.times() = Some(Vec::new());
+        if let Some(times) = self.times() {
+            *times = Some(Vec::new());
+        }
     }
 
     /// What has run since [`Device::start_profile`].
     #[cfg(any(feature = "data", all(test, feature = "train")))]
     pub(crate) fn take_profile(&mut self) -> Vec<crate::StepTime> {
-        self.times().take().unwrap_or_default()
+        self.times().and_then(Option::take).unwrap_or_default()
     }
 
     #[cfg(any(feature = "data", all(test, feature = "train")))]
-    fn times(&mut self) -> &mut Option<Vec<crate::StepTime>> {
+    fn times(&mut self) -> Option<&mut Option<Vec<crate::StepTime>>> {
         match &mut self.executor {
-            Executor::Cpu(cpu) => &mut cpu.times,
+            Executor::Cpu(cpu) => Some(&mut cpu.times),
             #[cfg(feature = "gpu")]
-            Executor::Gpu(gpu) => &mut gpu.times,
+            Executor::Gpu(gpu) => Some(&mut gpu.times),
+            #[cfg(feature = "train")]
+            Executor::Dry(_) => None,
         }
     }
 }

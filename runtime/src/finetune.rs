@@ -18,14 +18,17 @@ mod mixup;
 mod mma;
 mod n_fgsm;
 mod partner;
+mod parts;
 mod presets;
 mod pseudo;
 mod radii;
 mod recipe;
+mod room;
 mod run;
 mod schedule;
 mod totals;
 mod trainer;
+mod update;
 mod weights;
 mod yopo;
 
@@ -40,6 +43,7 @@ pub use pseudo::pseudo_labels;
 pub use recipe::{
     Augmentation, BatchNormConfig, BatchNormTraining, DataConfig, Recipe, SelectionConfig, SelectionKind,
 };
+pub use room::{Room, room};
 pub use run::{EpochMetrics, RunDirectory};
 pub use schedule::{Schedule, ScheduleKind};
 pub use trainer::{Event, Trainer, TrainerOptions, TrainingStep};

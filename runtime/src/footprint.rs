@@ -1,7 +1,7 @@
 //! How much memory a computation takes, known from its plan before any of it is allocated on a GPU.
 
 use crate::autodiff::differentiate;
-use crate::cpu::rearranged_bytes;
+use crate::cpu::{only_rearranged, rearranged_bytes};
 use crate::device::Device;
 use crate::error::Result;
 use crate::fuse::fuse;
@@ -29,7 +29,7 @@ impl Footprint {
     pub fn predict(model: &Model, batch: usize, optimizer: &OptimizerConfig, on_cpu: bool) -> Result<Self> {
         // Host memory that is never written to costs nothing, so the buffers are simply made.
         let mut session = Session::new(Device::cpu(), model, batch)?;
-        let mut taken = Taken { on_cpu, temporaries: Vec::new(), rearranged: 0 };
+        let mut taken = Taken { on_cpu, temporaries: Vec::new(), rearranged: 0, spent: 0 };
         let mut graph = session.graph(batch);
         graph.input_gradient(Loss::CrossEntropy)?;
         taken.add(&mut session, &graph)?;
@@ -50,6 +50,8 @@ struct Taken {
     temporaries: Vec<usize>,
     /// Bytes of the weights that the CPU executor keeps rearranged.
     rearranged: u64,
+    /// Bytes of what it rearranged and does not keep otherwise.
+    spent: u64,
 }
 
 impl Taken {
@@ -60,7 +62,10 @@ impl Taken {
         let Split { main, made, .. } = split(&fuse(&model.graph), &parameters, |len| device.variable(len))?;
         let plan = Plan::new(&main, &Limits::HOST)?;
         if self.on_cpu {
-            self.rearranged += rearranged_bytes(&plan, &[parameters, made].concat());
+            let fixed = [&parameters[..], &made].concat();
+            self.rearranged += rearranged_bytes(&plan, &fixed);
+            self.spent +=
+                only_rearranged(&plan, &fixed, &made).iter().map(|v| v.len() as u64 * 4).sum::<u64>();
         }
         self.temporaries.resize(self.temporaries.len().max(plan.temporaries.len()), 0);
         for (len, wanted) in self.temporaries.iter_mut().zip(plan.temporaries) {
@@ -71,7 +76,7 @@ impl Taken {
 
     fn total(&self, session: &mut Session) -> u64 {
         let temporaries: usize = self.temporaries.iter().sum();
-        session.device().variable_bytes() + self.rearranged + temporaries as u64 * 4
+        session.device().variable_bytes() + self.rearranged + temporaries as u64 * 4 - self.spent
     }
 }
 

@@ -36,7 +36,10 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     pipelines: HashMap<&'static str, wgpu::ComputePipeline>,
-    variables: Vec<wgpu::Buffer>,
+    /// Without those that were released.
+    variables: HashMap<u32, wgpu::Buffer>,
+    /// Variables that there ever were.
+    made: u32,
     temporaries: Vec<wgpu::Buffer>,
     /// Counts replacements of temporaries; programs bound to older ones bind again.
     generation: u64,
@@ -153,7 +156,8 @@ impl Gpu {
             device,
             queue,
             pipelines: HashMap::new(),
-            variables: Vec::new(),
+            variables: HashMap::new(),
+            made: 0,
             temporaries: Vec::new(),
             generation: 0,
             pace: Pace::new(),
@@ -208,12 +212,25 @@ impl Gpu {
     pub(crate) fn variable(&mut self, len: usize) -> Result<Variable> {
         use wgpu::BufferUsages as Usage;
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        self.variables.push(self.buffer("variable", len, usage)?);
-        Ok(Variable { id: self.variables.len() as u32 - 1, len })
+        let id = self.made;
+        self.variables.insert(id, self.buffer("variable", len, usage)?);
+        self.made += 1;
+        Ok(Variable { id, len })
+    }
+
+    /// Gives the memory of a variable back, of which no program is left.
+    pub(crate) fn release(&mut self, variable: Variable) {
+        self.variables.remove(&variable.id);
+    }
+
+    /// Gives the memory of all temporaries back, until a program needs them.
+    pub(crate) fn release_temporaries(&mut self) {
+        self.temporaries.clear();
+        self.generation += 1;
     }
 
     pub(crate) fn variable_bytes(&self) -> u64 {
-        self.variables.iter().map(wgpu::Buffer::size).sum()
+        self.variables.values().map(wgpu::Buffer::size).sum()
     }
 
     pub(crate) fn temporary_bytes(&self) -> u64 {
@@ -221,7 +238,7 @@ impl Gpu {
     }
 
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
-        self.queue.write_buffer(&self.variables[variable.id as usize], 0, bytemuck::cast_slice(values));
+        self.queue.write_buffer(&self.variables[&variable.id], 0, bytemuck::cast_slice(values));
     }
 
     pub(crate) fn read(&mut self, variable: Variable) -> Result<Vec<f32>> {
@@ -229,7 +246,7 @@ impl Gpu {
         let staging = self.buffer("read", variable.len, usage)?;
         let size = variable.len as u64 * 4;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&self.variables[variable.id as usize], 0, &staging, 0, size);
+        encoder.copy_buffer_to_buffer(&self.variables[&variable.id], 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
@@ -375,7 +392,7 @@ impl Gpu {
             Argument::Scratch(i) => (Slot::Temporary(step.scratch[i]), step.launch.scratch[i]),
         };
         let buffer = match slot {
-            Slot::Variable(v) => &self.variables[v.id as usize],
+            Slot::Variable(v) => &self.variables[&v.id],
             Slot::Temporary(t) => &self.temporaries[t],
         };
         wgpu::BufferBinding { buffer, offset: 0, size: NonZeroU64::new((len as u64).next_multiple_of(4) * 4) }

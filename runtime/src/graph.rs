@@ -1,5 +1,7 @@
 //! A computation for one batch size: forward, gradients, attack steps and updates alike.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::shape::Shape;
@@ -145,6 +147,42 @@ impl Graph {
         Ok(())
     }
 
+    /// The same graph in which each sum over runs, of which nothing else in the graph knows, is added to as soon as
+    /// there is what to add: the many gradients of a part of a batch are then not kept until the last of them is
+    /// there.
+    pub(crate) fn with_early_sums(mut self) -> Self {
+        let variable = |v: &ValueId| match self.values[v.index()].storage {
+            Storage::Variable(variable) => Some(variable),
+            Storage::Temporary => None,
+        };
+        let mut touched: HashMap<Variable, usize> = HashMap::new();
+        for variable in self.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).filter_map(variable)
+        {
+            *touched.entry(variable).or_default() += 1;
+        }
+        let is_early = |node: &Node| {
+            matches!(node.op, Op::Accumulate(_))
+                && variable(&node.inputs[0]).is_none()
+                && variable(&node.outputs[0]).is_some_and(|v| touched[&v] == 1)
+        };
+        let early: Vec<bool> = self.nodes.iter().map(is_early).collect();
+        let mut waiting: HashMap<ValueId, Vec<Node>> = HashMap::new();
+        let mut rest = Vec::with_capacity(self.nodes.len());
+        for (node, early) in self.nodes.into_iter().zip(early) {
+            match early {
+                true => waiting.entry(node.inputs[0]).or_default().push(node),
+                false => rest.push(node),
+            }
+        }
+        self.nodes = Vec::new();
+        for node in rest {
+            let outputs = node.outputs.clone();
+            self.nodes.push(node);
+            self.nodes.extend(outputs.iter().filter_map(|output| waiting.remove(output)).flatten());
+        }
+        self
+    }
+
     fn push_node(&mut self, op: Op, inputs: &[ValueId], outputs: &[ValueId]) {
         self.nodes.push(Node {
             op,
@@ -152,5 +190,44 @@ impl Graph {
             outputs: outputs.to_vec(),
             label: self.label.clone(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::ops::{Accumulate, Copy, Scale};
+    use crate::plan::{Limits, Plan};
+
+    #[test]
+    fn sums_are_taken_early_unless_somebody_looks() {
+        let shape = Shape::vector(50);
+        let mut device = Device::cpu();
+        let mut new = |value: f32| device.variable_from(&[value; 50]).expect("it fits");
+        let (x, sums, seen, out) = (new(1.0), [new(10.0), new(20.0), new(30.0)], new(40.0), new(0.0));
+        let mut graph = Graph::new();
+        let image = graph.variable(x, shape);
+        let scaled = |g: &mut Graph, factor| g.add(Op::Scale(Scale { factor }), &[image]).expect("it fits");
+        let gradients = [2.0, 3.0, 4.0].map(|factor| scaled(&mut graph, factor));
+        let other = scaled(&mut graph, 5.0);
+        let [seen_value, out_value] = [seen, out].map(|v| graph.variable(v, shape));
+        for (sum, gradient) in sums.into_iter().zip(gradients) {
+            let sum = graph.variable(sum, shape);
+            graph.update(Op::Accumulate(Accumulate), &[gradient], &[sum]).expect("it fits");
+        }
+        // What reads it before has to see the value from before.
+        graph.update(Op::Copy(Copy), &[seen_value], &[out_value]).expect("it fits");
+        graph.update(Op::Accumulate(Accumulate), &[other], &[seen_value]).expect("it fits");
+
+        let early = graph.clone().with_early_sums();
+        assert_eq!(early.nodes.len(), graph.nodes.len());
+        let bytes = |g: &Graph| Plan::new(g, &Limits::HOST).expect("it fits").temporary_bytes();
+        assert_eq!((bytes(&graph), bytes(&early)), (4 * 200, 200));
+        let mut program = device.compile(&early).expect("it fits");
+        device.run(&mut program).expect("it runs");
+        let mut value = |v| device.read(v).expect("it is there")[49];
+        assert_eq!(sums.map(&mut value), [12.0, 23.0, 34.0]);
+        assert_eq!((value(seen), value(out)), (45.0, 40.0));
     }
 }

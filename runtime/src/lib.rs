@@ -42,6 +42,8 @@ mod cpu;
 #[cfg(feature = "train")]
 mod data;
 mod device;
+#[cfg(feature = "train")]
+mod dry;
 mod error;
 #[cfg(feature = "train")]
 mod evaluate;

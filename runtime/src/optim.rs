@@ -109,6 +109,12 @@ impl Optimizer {
         Ok(Self { config: config.clone(), states, rates })
     }
 
+    /// The positions of the parameters that train, among the network's.
+    #[cfg(feature = "train")]
+    pub(crate) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.states.iter().map(|(i, _)| *i)
+    }
+
     /// The parameters that train, as values of `model`'s graph.
     pub fn trainable(&self, model: &ModelGraph) -> Vec<ValueId> {
         self.states.iter().map(|(i, _)| model.parameters[*i]).collect()
@@ -133,12 +139,17 @@ impl Optimizer {
         gradients: &[ValueId],
     ) -> Result<()> {
         let c = &self.config;
-        let gradients = match c.clip {
-            Some(longest) => clip(&mut model.graph, gradients, longest)?,
-            None => gradients.to_vec(),
+        let factor = match c.clip {
+            Some(longest) => shortening(&mut model.graph, gradients, longest)?,
+            None => None,
         };
-        for ((i, state), gradient) in self.states.iter().zip(gradients) {
+        for ((i, state), &gradient) in self.states.iter().zip(gradients) {
             let shape = model.network.parameters[*i].shape;
+            let gradient = match factor {
+                // One after the other: no more than one shortened gradient takes memory at once.
+                Some(factor) => shortened(&mut model.graph, gradient, factor)?,
+                None => gradient,
+            };
             model.graph.set_label(&format!("update {}", model.network.parameters[*i].name));
             let mut targets = vec![parameters[*i]];
             targets.extend(state.iter().map(|v| model.graph.variable(*v, shape)));
@@ -199,8 +210,8 @@ impl Optimizer {
     }
 }
 
-/// Gradients times `min(1, longest / (length + 1e-6))`, where `length` is that of all of them together.
-fn clip(g: &mut Graph, gradients: &[ValueId], longest: f32) -> Result<Vec<ValueId>> {
+/// `min(1, longest / (length + 1e-6))`, where `length` is that of all gradients together.
+fn shortening(g: &mut Graph, gradients: &[ValueId], longest: f32) -> Result<Option<ValueId>> {
     g.set_label("clip");
     let mut squares: Option<ValueId> = None;
     for &gradient in gradients {
@@ -211,19 +222,18 @@ fn clip(g: &mut Graph, gradients: &[ValueId], longest: f32) -> Result<Vec<ValueI
             None => sum,
         });
     }
-    let Some(squares) = squares else { return Ok(Vec::new()) };
+    let Some(squares) = squares else { return Ok(None) };
     let length = g.add(Op::Map(Map::plain(Function::SquareRoot)), &[squares])?;
     let inverse = Map { function: Function::Reciprocal, scale: 1.0, shift: 1e-6 };
     let inverse = g.add(Op::Map(inverse), &[length])?;
     let factor = g.add(Op::Scale(Scale { factor: longest }), &[inverse])?;
-    let factor = g.add(Op::Relu(Relu { max: 1.0 }), &[factor])?;
-    gradients
-        .iter()
-        .map(|&gradient| {
-            let factor = g.add(Op::Spread(Spread { factor: 1.0, shape: g.shape(gradient) }), &[factor])?;
-            g.add(Op::Multiply(Multiply), &[gradient, factor])
-        })
-        .collect()
+    Ok(Some(g.add(Op::Relu(Relu { max: 1.0 }), &[factor])?))
+}
+
+fn shortened(g: &mut Graph, gradient: ValueId, factor: ValueId) -> Result<ValueId> {
+    g.set_label("clip");
+    let factor = g.add(Op::Spread(Spread { factor: 1.0, shape: g.shape(gradient) }), &[factor])?;
+    g.add(Op::Multiply(Multiply), &[gradient, factor])
 }
 
 fn state_name(parameter: &str, index: usize) -> String {

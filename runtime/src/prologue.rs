@@ -33,7 +33,6 @@ pub(crate) fn split(
         .collect();
     let mut main = graph.clone();
     let mut prologue = Graph::new();
-    let mut made = Vec::new();
     main.nodes.clear();
     for node in &graph.nodes {
         let depends = !node.inputs.is_empty() && node.inputs.iter().all(|v| is_constant[v.index()]);
@@ -42,13 +41,16 @@ pub(crate) fn split(
             main.nodes.push(node.clone());
             continue;
         }
-        for output in &node.outputs {
-            is_constant[output.index()] = true;
-            let variable = variable(graph.shape(*output).len())?;
-            made.push(variable);
-            main.values[output.index()].storage = Storage::Variable(variable);
-        }
+        node.outputs.iter().for_each(|output| is_constant[output.index()] = true);
         prologue.nodes.push(node.clone());
+    }
+    let mut crosses = vec![false; graph.values.len()];
+    main.nodes.iter().flat_map(|n| &n.inputs).for_each(|v| crosses[v.index()] = true);
+    let mut made = Vec::new();
+    for output in prologue.nodes.iter().flat_map(|n| &n.outputs).filter(|v| crosses[v.index()]) {
+        let variable = variable(graph.shape(*output).len())?;
+        made.push(variable);
+        main.values[output.index()].storage = Storage::Variable(variable);
     }
     prologue.values.clone_from(&main.values);
     Ok(Split { prologue, main, made })

@@ -17,31 +17,63 @@ const SEGMENTS: usize = 24;
 /// Values smaller than this part of the largest one do not count as crossing: logits, losses, statistics.
 const SMALL: usize = 64;
 
-/// The plan of `graph` with the least arithmetic whose memory, as `bytes` counts it, is at most `limit`;
-/// `plan` is how graphs are planned, `whole` its plan that computes nothing again.
+/// What is wanted of a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// The least arithmetic in at most so many bytes.
+    Within(u64),
+    /// The least memory.
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only training is rehearsed"))]
+    Least,
+}
+
+/// The plan of `graph` that is wanted, its memory as `bytes` counts it; `plan` is how graphs are planned, `whole`
+/// its plan that computes nothing again.
 pub(crate) fn plan_within(
     graph: &Graph,
     whole: Plan,
     plan: impl Fn(&Graph) -> Result<Plan>,
-    limit: u64,
+    wanted: Wanted,
     bytes: impl Fn(&Plan) -> u64,
 ) -> Result<Plan> {
     let mut least = bytes(&whole);
+    let limit = match wanted {
+        Wanted::Within(limit) => limit,
+        Wanted::Least => 0,
+    };
     if least <= limit {
         return Ok(whole);
     }
     let forward = Forward::new(graph);
     let mut best: Option<Plan> = None;
+    let mut smallest = whole;
     for segments in 2..=SEGMENTS.min(forward.crossings.len() + 1) {
         let cuts = forward.cuts(segments);
-        for chosen in 1..=cuts.len() {
+        let mut try_first = |chosen: usize| -> Result<bool> {
             let found = plan(&forward.recomputing(&cuts[..chosen]))?;
             let taken = bytes(&found);
-            least = least.min(taken);
+            if taken < least {
+                least = taken;
+                smallest.clone_from(&found);
+            }
             if taken <= limit && best.as_ref().is_none_or(|b| found.flops < b.flops) {
                 best = Some(found);
             }
+            Ok(taken <= limit)
+        };
+        // The more segments are computed again the less memory it takes: the fewest that do are between none
+        // and all.
+        let (mut too_few, mut enough) = (0, cuts.len());
+        if enough == 0 || !try_first(enough)? {
+            continue;
         }
+        while enough - too_few > 1 {
+            let middle = too_few + (enough - too_few) / 2;
+            if try_first(middle)? { enough = middle } else { too_few = middle }
+        }
+    }
+    if wanted == Wanted::Least {
+        return Ok(smallest);
     }
     best.ok_or_else(|| {
         Error::Limit(format!(
@@ -281,7 +313,7 @@ mod tests {
                         &graph,
                         whole,
                         |g| Plan::new(g, &Limits::HOST),
-                        limit,
+                        Wanted::Within(limit),
                         Plan::temporary_bytes,
                     )
                     .expect(arch);
@@ -358,8 +390,15 @@ mod tests {
         let mut m = session.graph(IMAGES);
         m.input_gradient(Loss::CrossEntropy).expect("it fits");
         let whole = Plan::new(&m.graph, &Limits::HOST).expect("it fits");
-        let found =
-            plan_within(&m.graph, whole, |g| Plan::new(g, &Limits::HOST), 1000, Plan::temporary_bytes);
+        let plan = |wanted| {
+            let plan = |g: &Graph| Plan::new(g, &Limits::HOST);
+            plan_within(&m.graph, whole.clone(), plan, wanted, Plan::temporary_bytes)
+        };
+        let least = plan(Wanted::Least).expect("it needs no limit").temporary_bytes();
+        assert!(least < whole.temporary_bytes());
+        assert_eq!(plan(Wanted::Within(least)).expect("it is enough").temporary_bytes(), least);
+        plan(Wanted::Within(least - 1)).expect_err("it is less than the least");
+        let found = plan(Wanted::Within(1000));
         let message = found.expect_err("a kilobyte is not enough").to_string();
         assert!(message.contains("--memory-limit") && message.contains("MiB"), "{message}");
     }

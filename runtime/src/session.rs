@@ -80,6 +80,8 @@ pub struct Session {
     /// Further buffers, by what they are for: those of attacks that keep more than the common ones.
     extra: HashMap<&'static str, Variable>,
     programs: HashMap<(Task, usize), Program>,
+    /// How often programs made room for others.
+    gave_way: usize,
 }
 
 impl Session {
@@ -146,6 +148,7 @@ impl Session {
             frozen_layers: Vec::new(),
             extra: HashMap::new(),
             programs: HashMap::new(),
+            gave_way: 0,
         })
     }
 
@@ -284,12 +287,26 @@ impl Session {
         if !self.programs.contains_key(&(task, count)) {
             let mut model = self.graph(count);
             build(&mut model)?;
-            let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?;
-            let program = self.device.compile_with(&graph, &self.parameters)?;
+            let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?.with_early_sums();
+            let program = match self.device.compile_with(&graph, &self.parameters) {
+                // What other programs keep, those of other batch sizes say, makes room: they can be built again.
+                Err(Error::Limit(_)) if !self.programs.is_empty() => {
+                    self.gave_way += 1;
+                    self.device.release_programs(self.programs.drain().map(|(_, program)| program));
+                    self.device.compile_with(&graph, &self.parameters)?
+                }
+                compiled => compiled?,
+            };
             self.programs.insert((task, count), program);
         }
         let program = self.programs.get_mut(&(task, count)).expect("it was just compiled");
         self.device.run(program)
+    }
+
+    /// How often programs were given up to make room for others.
+    #[cfg(feature = "train")]
+    pub(crate) fn gave_way(&self) -> usize {
+        self.gave_way
     }
 
     /// A new graph with this model's parameters and buffers as its values, for a batch of `count`.

@@ -172,20 +172,29 @@ fn memory_and_time_are_kept() {
         let limits = AdaptLimits { memory: Some(bytes), time: None };
         start(&file, AdaptOptions { limits, ..options("all", &settings) })
     };
-    // The least that serves, to 64 KiB: there activations are computed again, for the same bits.
-    let serves = |kib: u64| {
-        let mut adaptation = limited(kib * 1024).ok()?;
-        let mut recomputed = 0.0;
-        while !adaptation.is_done() {
-            recomputed = adaptation.step().ok()?.recomputed;
-        }
-        Some((adaptation.package().ok()?, recomputed))
-    };
-    let (tight, recomputed) = (16..256).find_map(|n| serves(64 * n)).expect("16 MiB are enough");
-    assert!(recomputed > 0.0);
-    assert_eq!(tight.model, whole.model);
-    let message = limited(1024).err().expect("a KiB is too little").to_string();
+    // Where activations are computed again and nothing else, the bits are the same.
+    let first_step = |bytes: u64| Some(limited(bytes).ok()?.step().expect("it was planned"));
+    let tight = (1..64)
+        .map(|n| (16 << 20) - (n << 18))
+        .find(|&bytes| first_step(bytes).is_some_and(|at| at.recomputed > 0.0 && at.parts == 1))
+        .expect("some limit is like that");
+    let mut adaptation = limited(tight).expect("it was tried");
+    while !adaptation.is_done() {
+        adaptation.step().expect("it was planned");
+    }
+    assert_eq!(adaptation.package().expect("it is sound").model, whole.model);
+
+    // What cannot be is refused before the first step, with what would be enough: batches then come in parts.
+    let refused = |bytes| limited(bytes).err().expect("it is too little").to_string();
+    let message = refused(1024);
     assert!(message.contains("memory limit"), "{message}");
+    let least = message.split(" MiB").nth(1).and_then(|m| m.rsplit(' ').next()).expect("a number");
+    let least = (least.parse::<f64>().expect("a number") * f64::from(1 << 20)) as u64;
+    assert!(refused(least * 9 / 10).contains("memory limit"));
+    assert!(least < tight);
+    let mut adaptation = limited(least).expect("the message says so");
+    assert!(adaptation.step().expect("it was planned").parts > 1);
+    assert!(finished(adaptation).report.is_some());
 
     let limits = AdaptLimits { memory: None, time: Some(Duration::from_nanos(1)) };
     let mut brief = start(&file, AdaptOptions { limits, ..options("all", &[]) }).expect("it fits");

@@ -88,7 +88,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device_choice)]
     pub device: DeviceChoice,
     /// Memory to stay within, such as 512MiB or 2GiB: activations are computed again instead of
-    /// kept, and `--batch auto` takes fewer images
+    /// kept, training takes batches in parts, and elsewhere `--batch auto` takes fewer images
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory_limit: Option<u64>,
     /// Measure which GPU kernels are the fastest, in the first seconds on an adapter, and keep that;
@@ -207,7 +207,8 @@ pub struct RunArgs {
     /// The recipe in N epochs: its phases move with it. (--set epochs=N changes the number alone.)
     #[arg(long, value_name = "N")]
     pub epochs: Option<u32>,
-    /// Images in a batch; short for --set data.batch=N
+    /// Images in a batch, whose mean loss an update follows; short for --set data.batch=N. auto is the
+    /// recipe's own number. Under --memory-limit a batch that does not fit comes in parts
     #[arg(long, value_name = "N")]
     pub batch: Option<BatchSize>,
     /// What trains: all, bias-norm (biases and BatchNorms), or last:N (the head and N blocks before

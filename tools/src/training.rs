@@ -1,6 +1,8 @@
 //! The run that `train` and `finetune` share: epochs, checkpoints, metrics, progress.
 
-use adamant::finetune::{EpochMetrics, RunDirectory, SelectionKind, Trainer, TrainerOptions};
+use adamant::finetune::{
+    BatchNormTraining, EpochMetrics, RunDirectory, SelectionKind, Trainer, TrainerOptions, room,
+};
 use adamant::package::{Package, Provenance, TrainingState};
 use adamant::{Device, Model, Session};
 use anyhow::{Result, bail};
@@ -45,6 +47,10 @@ impl Run {
         let Self { directory, settings, model, provenance, images, device, resumed } = self;
         let recipe = settings.recipe.clone();
         let epochs = recipe.epochs;
+        // A limit that cannot be kept is known before anything is written.
+        let at_once = room(&device, &model, &recipe, &images.train)?.images;
+        let batch_statistics =
+            recipe.batchnorm.mode == BatchNormTraining::Train && model.network.has_batch_norm();
         let device_name = device.name();
         let text = settings.to_toml()?;
         directory.write_config(&text)?;
@@ -57,8 +63,7 @@ impl Run {
         ))?;
 
         let stop = stop_on_interrupt()?;
-        let batch = recipe.data.batch.min(images.train.len()).max(1);
-        let session = Session::new(device, &model, batch)?;
+        let session = Session::new(device, &model, at_once)?;
         let options = TrainerOptions {
             seed: settings.run.seed,
             train: images.train,
@@ -78,7 +83,7 @@ impl Run {
             .lines()
             .map(serde_json::from_str)
             .collect::<Result<Vec<EpochMetrics>, _>>()?;
-        let mut progress = Progress::new(console, trainer.epochs_done(), epochs);
+        let mut progress = Progress::new(console, trainer.epochs_done(), epochs, batch_statistics);
         while !trainer.is_done() {
             let epoch = trainer.epochs_done() + 1;
             progress.start(epoch);

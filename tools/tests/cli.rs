@@ -516,8 +516,26 @@ fn a_memory_limit_changes_the_cost_and_nothing_else() {
     assert!(err.contains("computed a second time"), "{err}");
     assert!(free == limited, "the limit changed the weights");
     let out = path(&folder, "none");
-    let more = ["--epochs", "1", "--memory-limit", "1MiB"];
-    refused(&finetune(&out, &digits, &model, &more), &["memory limit", "1.0 MiB", "--batch"]);
+    let more = ["--recipe", "aft", "--epochs", "1", "--memory-limit"];
+    let tiny = finetune(&out, &digits, &model, &[&more[..], &["1MiB"]].concat());
+    refused(&tiny, &["memory limit", "1.0 MiB", "raise --memory-limit"]);
+    // What it says is enough is enough: batches come in parts.
+    let (_, err) = run(2, &tiny);
+    let least = err.split(" MiB").nth(1).and_then(|e| e.rsplit(' ').next()).expect("a number");
+    let least = format!("{least}MiB");
+    let (_, err) = train("parts", &["--memory-limit", &least]);
+    assert!(err.contains("parts of") && err.contains("one update"), "{err}");
+    // The batch of an update is the recipe's, also where it says auto.
+    let auto = path(&folder, "auto");
+    let mut arguments = finetune(&auto, &digits, &model, &[&more[..], &["8MiB"]].concat());
+    let at = arguments.iter().position(|a| *a == "--batch").expect("the common arguments have it");
+    arguments[at + 1] = "auto";
+    let (_, err) = run(0, &arguments);
+    assert!(err.contains("parts of"), "{err}");
+    let config = std::fs::read_to_string(Path::new(&auto).join("config.toml")).expect("it was written");
+    assert!(config.contains("batch = 128"), "{config}");
+    let whole = ["--recipe", "free", "--epochs", "1", "--memory-limit", &least];
+    refused(&finetune(&out, &digits, &model, &whole), &["attack.kind = free", "--batch"]);
 }
 
 /// Pictures without labels: the model that training starts from gives them, and they are kept for `--resume`.

@@ -12,7 +12,7 @@ use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
 use crate::graph::{ValueId, Variable};
 use crate::network::BatchNormMode;
-use crate::ops::{Conv2d, Copy, Op, Sgd, Sum};
+use crate::ops::{Accumulate, Conv2d, Copy, Fill, Op, Sgd, Sum};
 use crate::session::{Images, ModelGraph, Session};
 use crate::shape::Shape;
 
@@ -43,8 +43,22 @@ impl Daat {
         &mut self.memory
     }
 
-    /// Steps 1 and 2 of Algorithm 1: trains the head on the clean images; adversarial images := those
-    /// found within each image's radius. Returns the sum of the radii.
+    /// Step 1 of Algorithm 1: trains the head on the loaded clean images.
+    pub fn learn(&self, session: &mut Session, batch: &Batch, at: Moment) -> Result<()> {
+        self.head.train(session, batch.len(), at.rate)
+    }
+
+    /// The same for a batch in parts: takes in the gradient of the loaded one, of a batch of `of` images.
+    pub fn learn_part(&self, session: &mut Session, part: &Batch, of: usize) -> Result<()> {
+        self.head.train_on_part(session, part.len(), of)
+    }
+
+    /// And, after the last part, updates the head by their sum.
+    pub fn learned_parts(&self, session: &mut Session, at: Moment) -> Result<()> {
+        self.head.update(session, at.rate)
+    }
+
+    /// Step 2: adversarial images := those found within each image's radius. Returns the sum of the radii.
     pub fn perturb(
         &mut self,
         session: &mut Session,
@@ -52,7 +66,6 @@ impl Daat {
         batch: &Batch,
         at: Moment,
     ) -> Result<f64> {
-        self.head.train(session, batch.len(), at.rate)?;
         let radii = self.memory.get(&batch.indices);
         let own = self.attack.spec().map_or(0.0, |spec| spec.step);
         let step = |radius: f32| own.min(2.5 * radius / self.attack.steps as f32);
@@ -170,13 +183,52 @@ impl Head {
             let losses = m.graph.cross_entropy(logits, m.labels)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
             let gradients = differentiate(&mut m.graph, mean, &parameters)?;
-            let rate = m.graph.variable(self.rate, Shape::SCALAR);
-            let op = Op::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
-            for ((parameter, gradient), velocity) in
-                parameters.into_iter().zip(gradients).zip(self.velocities)
-            {
-                let velocity = m.graph.variable(velocity, m.graph.shape(parameter));
-                m.graph.update(op.clone(), &[gradient, rate], &[parameter, velocity])?;
+            self.add_update(m, parameters, &gradients)
+        })
+    }
+
+    fn add_update(&self, m: &mut ModelGraph, parameters: [ValueId; 2], gradients: &[ValueId]) -> Result<()> {
+        let rate = m.graph.variable(self.rate, Shape::SCALAR);
+        let op = Op::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+        for ((parameter, &gradient), velocity) in parameters.into_iter().zip(gradients).zip(self.velocities) {
+            let velocity = m.graph.variable(velocity, m.graph.shape(parameter));
+            m.graph.update(op.clone(), &[gradient, rate], &[parameter, velocity])?;
+        }
+        Ok(())
+    }
+
+    /// The sums of the gradients over the parts of a batch. They are zero between batches.
+    fn sums(&self, session: &mut Session) -> Result<[Variable; 2]> {
+        let weight = session.extra_vector("calibration weight sum", self.weight.0.len())?;
+        Ok([weight, session.extra_vector("calibration bias sum", self.bias.0.len())?])
+    }
+
+    fn train_on_part(&self, session: &mut Session, count: usize, of: usize) -> Result<()> {
+        let sums = self.sums(session)?;
+        session.run_variant("calibration part", of as u32, count, |m| {
+            let (logits, parameters) = self.add(m, Images::Clean)?;
+            let losses = m.graph.cross_entropy(logits, m.labels)?;
+            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / of as f32 }), &[losses])?;
+            let gradients = differentiate(&mut m.graph, mean, &parameters)?;
+            for (sum, gradient) in sums.into_iter().zip(gradients) {
+                let sum = m.graph.variable(sum, m.graph.shape(gradient));
+                m.graph.update(Op::Accumulate(Accumulate), &[gradient], &[sum])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn update(&self, session: &mut Session, rate: f64) -> Result<()> {
+        session.device().write(self.rate, &[rate as f32]);
+        let sums = self.sums(session)?;
+        session.run("calibration update", 1, |m| {
+            let parameters = [self.weight, self.bias].map(|(v, shape)| m.graph.variable(v, shape));
+            let shapes = [self.weight.1, self.bias.1];
+            let gradients: Vec<ValueId> =
+                sums.iter().zip(shapes).map(|(&sum, shape)| m.graph.variable(sum, shape)).collect();
+            self.add_update(m, parameters, &gradients)?;
+            for (gradient, shape) in gradients.into_iter().zip(shapes) {
+                m.graph.update(Op::Fill(Fill { value: 0.0, shape }), &[], &[gradient])?;
             }
             Ok(())
         })

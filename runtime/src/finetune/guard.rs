@@ -3,6 +3,7 @@
 //! then withstands is the single step alone. A few steps of PGD on one batch tell.
 
 use super::attack::AttackConfig;
+use super::parts::parts;
 use crate::attacks::{AttackSpec, Objective, Start};
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -54,13 +55,16 @@ impl Guard {
         seed: u64,
         epoch: u32,
     ) -> Result<Option<(Vec<Tensor>, TrainingState)>> {
-        let count = batch.len();
-        session.load(&batch.images, &batch.labels, &batch.indices)?;
-        let mut objective = Objective::new(session, count, seed, Purpose::AttackStart, epoch);
-        self.attack.build().perturb(&mut objective)?;
-        session.score(count, Loss::CrossEntropy)?;
-        let correct = session.read_correct(count)?.into_iter().filter(|c| *c).count();
-        Ok(self.decide(correct as f64 / count as f64))
+        let mut correct = 0;
+        for part in parts(batch, session.capacity()) {
+            let count = part.len();
+            session.load(&part.images, &part.labels, &part.indices)?;
+            let mut objective = Objective::new(session, count, seed, Purpose::AttackStart, epoch);
+            self.attack.build().perturb(&mut objective)?;
+            session.score(count, Loss::CrossEntropy)?;
+            correct += session.read_correct(count)?.into_iter().filter(|c| *c).count();
+        }
+        Ok(self.decide(correct as f64 / batch.len() as f64))
     }
 
     fn decide(&mut self, accuracy: f64) -> Option<(Vec<Tensor>, TrainingState)> {

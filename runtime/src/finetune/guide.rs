@@ -185,6 +185,11 @@ impl Teacher {
         Ok(Some(Self { guide: guide.clone(), parameters, feature_map, logits, distances }))
     }
 
+    /// Whether the loss has a term of it.
+    pub fn guides(&self) -> bool {
+        self.guide.kind != GuideKind::None
+    }
+
     /// Keeps what the teacher says of the `count` clean images: one pass a batch, whoever asks for it.
     pub fn look(&self, session: &mut Session, count: usize) -> Result<()> {
         session.run("teacher", count, |m| {

@@ -95,11 +95,17 @@ impl Mma {
         }
         let radii: Vec<f32> =
             search.iter().zip(&right).map(|(s, &right)| if right { s.radius } else { 0.0 }).collect();
-        let narrow = |(&r, &right): (&f32, &bool)| f32::from(u8::from(!right || r < self.attack.eps.0));
-        let counts: Vec<f32> = radii.iter().zip(&right).map(narrow).collect();
-        session.device().write(self.counts, &counts);
         self.memory.set(&batch.indices, &radii);
+        self.recall(session, batch);
         Ok(radii.iter().map(|&r| f64::from(r)).sum())
+    }
+
+    /// Which of the images that were perturbed last count: those whose margin is narrower than d_max, and those that
+    /// are misclassified, which have none.
+    pub fn recall(&self, session: &mut Session, batch: &Batch) {
+        let narrow = |r: f32| f32::from(u8::from(r < self.attack.eps.0));
+        let counts: Vec<f32> = self.memory.get(&batch.indices).into_iter().map(narrow).collect();
+        session.device().write(self.counts, &counts);
     }
 
     /// Adversarial images := those so many parts along their directions, in the box.

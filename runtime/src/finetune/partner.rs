@@ -32,12 +32,7 @@ impl Partner {
     /// `CE(t, y) + |z' - t|^2 / classes + beta KL(p || p')`: t the partner's logits of the clean images, z'
     /// the network's of the attacked ones. The gradient reaches both networks.
     pub fn add(&self, m: &mut ModelGraph, mode: BatchNormMode) -> Result<BatchLoss> {
-        let partner: Vec<ValueId> = self
-            .parameters
-            .iter()
-            .zip(&m.network.parameters)
-            .map(|(&variable, p)| m.graph.variable(variable, p.shape))
-            .collect();
+        let partner = self.values(m);
         let natural = m.forward_with(Images::Clean, &partner, mode)?.logits;
         // Without its term, the pass of the clean images is not needed.
         let clean = match self.beta > 0.0 {
@@ -62,6 +57,17 @@ impl Partner {
             terms.push(("divergence", robust));
         }
         Ok(BatchLoss { losses, terms, forward, partner })
+    }
+
+    /// Its parameters, as values of a graph.
+    pub fn values(&self, m: &mut ModelGraph) -> Vec<ValueId> {
+        let shapes = m.network.parameters.iter().map(|p| p.shape);
+        self.parameters.iter().zip(shapes).map(|(&v, shape)| m.graph.variable(v, shape)).collect()
+    }
+
+    /// The positions of its parameters that train.
+    pub fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.optimizer.positions()
     }
 
     /// Those of the partner's parameters that train.

@@ -57,6 +57,36 @@ impl Radii {
         })
     }
 
+    /// What comes before the attack: learns from the clean images of the loaded batch.
+    pub fn learn(&self, session: &mut Session, batch: &Batch, at: Moment) -> Result<()> {
+        match self {
+            Self::Daat(daat) => daat.learn(session, batch, at),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same from a batch in parts, each of which `load` loads.
+    pub fn learn_in_parts(
+        &self,
+        session: &mut Session,
+        parts: &[Batch],
+        at: Moment,
+        load: impl Fn(&mut Session, &Batch) -> Result<()>,
+    ) -> Result<()> {
+        let Self::Daat(daat) = self else { return Ok(()) };
+        let of = parts.iter().map(Batch::len).sum();
+        for part in parts {
+            load(session, part)?;
+            daat.learn_part(session, part, of)?;
+        }
+        daat.learned_parts(session, at)
+    }
+
+    /// Whether [`Radii::adapt`] does anything.
+    pub const fn adapts(&self) -> bool {
+        matches!(self, Self::Daat(_))
+    }
+
     /// Adversarial images := what training sees of the loaded batch; returns the sum of their radii.
     pub fn perturb(
         &mut self,

@@ -1,6 +1,8 @@
 //! The training loop. One batch's way: data, augmentation, attack, loss, update. The attack and the
 //! update stay on the device; what comes back is the sum of the losses and the number correct.
 
+mod checkpoint;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,25 +13,24 @@ use super::free::Free;
 use super::guard::Guard;
 use super::guide::Teacher;
 use super::layers::Selection;
-use super::loss::{BatchLoss, LossKind};
+use super::loss::LossKind;
 use super::mixup::Mixup;
 use super::partner::Partner;
+use super::parts::{self, Sums};
 use super::radii::{Moment, Radii, scheduled};
 use super::recipe::{Augmentation, BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
 use super::totals::Totals;
-use super::weights::{AveragedWeights, WeightPerturbation, live_tensors, restore_live};
+use super::update::{self, Update};
+use super::weights::{AveragedWeights, WeightPerturbation};
 use super::yopo::Yopo;
 use crate::attacks::AttackSpec;
-use crate::autodiff::differentiate;
 use crate::data::{Augment, Batch, Dataset, Extra, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::network::BatchNormMode;
-use crate::ops::{Op, Sum};
 use crate::optim::Optimizer;
-use crate::package::TrainingState;
-use crate::session::{ModelGraph, Session};
+use crate::session::Session;
 use crate::shape::Tensor;
 
 /// What a trainer needs besides the recipe.
@@ -51,6 +52,9 @@ pub enum Event {
     Batch { epoch: u32, batch: usize, batches: usize, images: usize, loss: f64, accuracy: f64, seconds: f64 },
     /// This part of a step's arithmetic, 0 to 1, is done a second time to stay within the memory limit.
     Recomputes { part: f64 },
+    /// Batches are trained on in `parts` of at most `images` each, whose gradients are summed, to stay within the
+    /// memory limit.
+    Accumulates { parts: usize, images: usize },
     /// Part of the validation is done, 0 to 1.
     Validation { epoch: u32, fraction: f64 },
 }
@@ -91,6 +95,9 @@ struct EpochUnderWay {
 /// The name in a checkpoint of how far an epoch is.
 const UNDER_WAY: &str = "epoch.under_way";
 
+/// How many times of a run are rehearsed, besides its start.
+const REHEARSED: u32 = 16;
+
 /// A model in training.
 pub struct Trainer<'a> {
     session: Session,
@@ -106,6 +113,8 @@ pub struct Trainer<'a> {
     mixup: Option<Arc<Mixup>>,
     partner: Option<Partner>,
     teacher: Option<Teacher>,
+    /// Where the session has no room for a whole batch.
+    sums: Option<Sums>,
     /// What the run stands for, where the recipe averages.
     average: Option<AveragedWeights>,
     perturbation: Option<WeightPerturbation>,
@@ -121,7 +130,15 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// `session` needs room for `recipe.data.batch` images.
+    /// Where `session` has room for fewer images than `recipe.data.batch`, batches are trained on in parts: the
+    /// update is that of the whole batch, but for BatchNorm in training mode, which sees the parts. [`room`] says how
+    /// many images a memory limit leaves room for.
+    ///
+    /// [`room`]: super::room()
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there are no images, or the model lacks what the recipe needs; [`Error::Limit`] when
+    /// the memory is too little, or the method needs whole batches.
     pub fn new(mut session: Session, recipe: Recipe, options: TrainerOptions<'a>) -> Result<Self> {
         if options.train.is_empty() {
             return Err(Error::Config("there are no training images".into()));
@@ -148,6 +165,13 @@ impl<'a> Trainer<'a> {
             _ => None,
         };
         let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?;
+        let sums = match session.capacity() < recipe.data.batch.min(options.train.len()) {
+            true => {
+                parts::check(&recipe)?;
+                Some(Sums::new(&optimizer, partner.as_ref(), &mut session)?)
+            }
+            false => None,
+        };
         let average = AveragedWeights::new(&recipe.weights, &mut session)?;
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
@@ -167,6 +191,7 @@ impl<'a> Trainer<'a> {
             mixup,
             partner,
             teacher,
+            sums,
             average,
             perturbation,
             augment,
@@ -185,6 +210,11 @@ impl<'a> Trainer<'a> {
         &self.recipe
     }
 
+    /// How many parts a full batch is trained on in.
+    pub fn parts(&self) -> usize {
+        self.recipe.data.batch.min(self.options.train.len()).div_ceil(self.session.capacity())
+    }
+
     pub fn epochs_done(&self) -> u32 {
         self.epochs_done
     }
@@ -201,6 +231,9 @@ impl<'a> Trainer<'a> {
             let part = self.session.device().recomputed();
             if batch == 1 && part > 0.0 {
                 tell(Event::Recomputes { part });
+            }
+            if batch == 1 && self.parts() > 1 {
+                tell(Event::Accumulates { parts: self.parts(), images: self.session.capacity() });
             }
             tell(Event::Batch { epoch, batch, batches, images, loss, accuracy, seconds });
             if batch == batches {
@@ -348,6 +381,11 @@ impl<'a> Trainer<'a> {
     /// Trains on one batch; returns the sum of the radii of its images' balls, and how often it was trained on.
     fn train_on(&mut self, batch: &Batch, at: Moment) -> Result<(f64, usize)> {
         let count = batch.labels.len();
+        if let Some(sums) = self.sums.take() {
+            let trained = self.train_in_parts(&sums, batch, at);
+            self.sums = Some(sums);
+            return trained;
+        }
         self.session.load(&batch.images, &batch.labels, &batch.indices)?;
         if let Some(free) = self.free.take() {
             let trained = self.replay(&free, count, at);
@@ -372,12 +410,13 @@ impl<'a> Trainer<'a> {
         if let Some(teacher) = teacher {
             teacher.look(&mut self.session, count)?;
         }
+        self.radii.learn(&mut self.session, batch, at)?;
         let radii =
             self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, batch, at)?;
         if let Some(mixup) = &self.mixup {
             mixup.after(&mut self.session, batch, at)?;
         }
-        self.update(count, radii, at, None)?;
+        self.update(radii, at, |update, session, totals| update.whole(session, count, totals, None))?;
         self.radii.adapt(&mut self.session, batch, at)?;
         Ok((radii, 1))
     }
@@ -392,68 +431,84 @@ impl<'a> Trainer<'a> {
             let at = Moment { time: now, rate, ..at };
             let radius = scheduled(&self.recipe, at);
             free.start(&mut self.session, count, radius)?;
-            self.update(count, f64::from(radius), at, Some(free))?;
+            self.update(f64::from(radius), at, |update, session, totals| {
+                update.whole(session, count, totals, Some(free))
+            })?;
             radii += f64::from(radius) * count as f64;
         }
         Ok((radii, times as usize))
     }
 
-    /// One update of the weights by the images as they are now.
-    fn update(&mut self, count: usize, radii: f64, at: Moment, free: Option<&Free>) -> Result<()> {
+    /// As [`Trainer::train_on`], for a batch that is trained on in parts. The attack on each of them meets the
+    /// weights that the batch began with.
+    fn train_in_parts(&mut self, sums: &Sums, batch: &Batch, at: Moment) -> Result<(f64, usize)> {
+        let parts = parts::parts(batch, self.session.capacity());
+        let clean =
+            |session: &mut Session, part: &Batch| session.load(&part.images, &part.labels, &part.indices);
+        self.radii.learn_in_parts(&mut self.session, &parts, at, clean)?;
+        let teacher = self.teacher.as_ref();
+        let (mut radii, mut found) = (0.0, Vec::with_capacity(parts.len()));
+        for part in &parts {
+            clean(&mut self.session, part)?;
+            if let Some(teacher) = teacher.filter(|_| self.recipe.replay.is_on(at.epoch)) {
+                teacher.look(&mut self.session, part.len())?;
+            }
+            radii +=
+                self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, part, at)?;
+            found.push(self.session.read_adversarial(part.len())?);
+        }
+        self.update(radii, at, |update, session, totals| {
+            update.in_parts(session, sums, &parts, &found, totals)
+        })?;
+        if self.radii.adapts() {
+            for (part, found) in parts.iter().zip(&found) {
+                update::load(&mut self.session, part, found)?;
+                self.radii.adapt(&mut self.session, part, at)?;
+            }
+        }
+        Ok((radii, 1))
+    }
+
+    /// One update of the weights, as `by` does it; `radii` is the sum of those of the images.
+    fn update(
+        &mut self,
+        radii: f64,
+        at: Moment,
+        by: impl FnOnce(&Update<'_>, &mut Session, &mut Totals) -> Result<()>,
+    ) -> Result<()> {
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, at.rate, self.step);
-        let (teacher, mixup, partner) = (self.teacher.as_ref(), self.mixup.as_ref(), self.partner.as_ref());
-        if let Some(partner) = partner {
+        if let Some(partner) = &self.partner {
             partner.set_rate(&mut self.session, at.rate, self.step);
         }
-        let mma = self.radii.mma();
-        let mode = self.mode();
         let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
-        let perturbation = self.perturbation.as_ref().filter(|_| at.time >= warmup);
-        let config = &self.recipe.loss_at(radii);
-        // Losses of several kinds in one run have programs of their own.
-        let variant = config.kind as u32;
-        let loss = |m: &mut ModelGraph, mode| -> Result<BatchLoss> {
-            let loss = match (mixup, partner, mma) {
-                (Some(mixup), _, _) => mixup.add(m, mode)?,
-                (_, Some(partner), _) => partner.add(m, mode)?,
-                (_, _, Some(mma)) => mma.add(m, mode)?,
-                (None, None, None) => config.add(m, mode)?,
-            };
-            match teacher {
-                Some(teacher) => teacher.guide(m, loss),
-                None => Ok(loss),
-            }
+        let update = Update {
+            config: self.recipe.loss_at(radii),
+            mixup: self.mixup.as_ref(),
+            mma: self.radii.mma(),
+            teacher: self.teacher.as_ref(),
+            partner: self.partner.as_ref(),
+            optimizer: &self.optimizer,
+            perturbation: self.perturbation.as_ref().filter(|_| at.time >= warmup),
+            mode: self.mode(),
         };
-        if let Some(perturbation) = perturbation {
-            perturbation.apply(&mut self.session, count, variant, mode, loss)?;
-        }
-        let (optimizer, totals) = (&self.optimizer, &mut self.totals);
-        self.session.run_variant("train", variant, count, |m| {
-            let loss = loss(m, mode)?;
-            let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[loss.losses])?;
-            let mut wrt = optimizer.trainable(m);
-            let own = wrt.len();
-            if let Some(partner) = partner {
-                wrt.extend(partner.trainable(&loss.partner));
-            }
-            wrt.extend(free.map(|_| m.adversarial));
-            let gradients = differentiate(&mut m.graph, mean, &wrt)?;
-            let (of_weights, others) = gradients.split_at(own);
-            optimizer.update(m, of_weights)?;
-            if let Some(partner) = partner {
-                partner.update(m, &loss.partner, others)?;
-            }
-            totals.count(m, &loss)?;
-            match (free, others) {
-                (Some(free), &[of_images]) => free.step(m, of_images),
-                _ => Ok(()),
-            }
-        })?;
-        if let Some(perturbation) = perturbation {
-            perturbation.restore(&mut self.session)?;
-        }
+        by(&update, &mut self.session, &mut self.totals)?;
         self.average()
+    }
+
+    /// Goes through the kinds of steps that the run will take, from its first epoch to its last, on a device that
+    /// only counts what they need.
+    pub(super) fn rehearse(&mut self) -> Result<()> {
+        let len = self.options.train.len().min(self.recipe.data.batch) as u32;
+        let batch = Batch::gather(&self.options.train, &(0..len).collect::<Vec<_>>());
+        let epochs = self.recipe.epochs;
+        for i in 0..=REHEARSED {
+            let time = f64::from(epochs) * f64::from(i) / f64::from(REHEARSED);
+            let epoch = (time as u32).min(epochs - 1);
+            let (seed, rate) = (self.options.seed, 0.0);
+            self.train_on(&batch, Moment { seed, epoch, epochs, batch: 0, time, span: 0.0, rate })?;
+        }
+        Ok(())
     }
 
     /// How BatchNorm behaves in the passes that train.
@@ -512,95 +567,6 @@ impl<'a> Trainer<'a> {
             changed.for_each(|(weights, (average, _))| *weights = average);
         }
         Ok(weights)
-    }
-
-    /// Everything besides the weights that continuing needs.
-    pub fn state(&mut self, best: Option<f64>) -> Result<TrainingState> {
-        let mut tensors = self.optimizer.read(&mut self.session)?;
-        tensors.extend(self.radii.read(&mut self.session)?);
-        if let Some(teacher) = &self.teacher {
-            tensors.extend(teacher.read(&mut self.session)?);
-        }
-        if self.average.is_some() {
-            tensors.extend(live_tensors(&mut self.session)?);
-        }
-        if let Some(free) = &self.free {
-            tensors.push(free.read(&mut self.session)?);
-        }
-        if let Some(partner) = &self.partner {
-            tensors.extend(partner.read(&mut self.session)?);
-        }
-        tensors.extend(self.guard.iter().flat_map(Guard::read));
-        if let Some(at) = &self.under_way {
-            let mut values = vec![at.done as f32, at.images as f32, at.radii as f32, at.seconds as f32];
-            values.extend(self.totals.read_all(&mut self.session)?);
-            tensors.push((UNDER_WAY.to_owned(), values));
-        }
-        Ok(TrainingState {
-            epochs_done: self.epochs_done,
-            total_epochs: self.recipe.epochs,
-            step: self.step,
-            seed: self.options.seed,
-            best,
-            tensors,
-            settings: self.recipe.to_toml(),
-        })
-    }
-
-    /// Continues from a checkpoint, bit for bit.
-    pub fn restore(&mut self, weights: &[Tensor], state: &TrainingState) -> Result<()> {
-        match &self.average {
-            Some(average) => {
-                restore_live(&mut self.session, &state.tensors)?;
-                average.write(&mut self.session, weights);
-            }
-            None => self.session.write_parameters(weights)?,
-        }
-        self.optimizer.write(&mut self.session, &state.tensors)?;
-        self.radii.restore(&mut self.session, &state.tensors)?;
-        if let Some(teacher) = &self.teacher {
-            teacher.restore(&mut self.session, &state.tensors)?;
-        }
-        if let Some(free) = &self.free {
-            free.restore(&mut self.session, &state.tensors)?;
-        }
-        if let Some(partner) = &self.partner {
-            partner.restore(&mut self.session, &state.tensors)?;
-        }
-        if let Some(guard) = &mut self.guard {
-            guard.restore(&state.tensors)?;
-        }
-        self.epochs_done = state.epochs_done;
-        self.step = state.step;
-        self.under_way = None;
-        match state.tensors.iter().find(|(name, _)| name == UNDER_WAY) {
-            Some((_, values)) => self.resume_epoch(values),
-            None => Ok(()),
-        }
-    }
-
-    /// Goes on within an epoch.
-    fn resume_epoch(&mut self, values: &[f32]) -> Result<()> {
-        let guard = self.guard.take();
-        let begun = self.begin_epoch();
-        self.guard = guard;
-        let mut at = begun?;
-        let (&[done, images, radii, seconds, ..], sums) = (values, values.get(4..).unwrap_or_default())
-        else {
-            return Err(Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole")));
-        };
-        at.done = done as usize;
-        if self.guard.is_some() || at.done > at.batches || at.done as f32 != done {
-            return Err(Error::Config(format!(
-                "the checkpoint is {done} batches into an epoch of {}, which cannot be gone on with",
-                at.batches
-            )));
-        }
-        (at.images, at.radii, at.seconds) = (images as usize, radii.into(), seconds.into());
-        at.loader.by_ref().take(at.done).for_each(drop);
-        self.totals.write_all(&mut self.session, sums);
-        self.under_way = Some(at);
-        Ok(())
     }
 }
 

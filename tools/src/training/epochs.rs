@@ -39,12 +39,24 @@ pub struct Progress<'a> {
     validation_seconds: f64,
     /// Whether the cost of the memory limit has been told.
     told: bool,
+    told_parts: bool,
+    /// Whether BatchNorm takes its statistics from what is trained on at once.
+    batch_statistics: bool,
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(console: &'a Console, epoch: u32, epochs: u32) -> Self {
-        let bar = ProgressBar::hidden();
-        Self { console, bar, epoch, epochs, validation_start: None, validation_seconds: 0.0, told: false }
+    pub fn new(console: &'a Console, epoch: u32, epochs: u32, batch_statistics: bool) -> Self {
+        Self {
+            console,
+            bar: ProgressBar::hidden(),
+            epoch,
+            epochs,
+            validation_start: None,
+            validation_seconds: 0.0,
+            told: false,
+            told_parts: false,
+            batch_statistics,
+        }
     }
 
     pub fn start(&mut self, epoch: u32) {
@@ -78,7 +90,18 @@ impl<'a> Progress<'a> {
                 );
                 self.bar.suspend(|| self.console.line(&note));
             }
-            Event::Recomputes { .. } => {}
+            Event::Accumulates { parts, images } if !self.told_parts => {
+                self.told_parts = true;
+                let statistics = match self.batch_statistics {
+                    true => "; BatchNorm sees the parts",
+                    false => "",
+                };
+                let note = format!(
+                    "within --memory-limit, a batch comes in {parts} parts of {images}, for one update{statistics}"
+                );
+                self.bar.suspend(|| self.console.line(&note));
+            }
+            Event::Recomputes { .. } | Event::Accumulates { .. } => {}
             Event::Validation { fraction, .. } => {
                 let start = *self.validation_start.get_or_insert_with(Instant::now);
                 self.validation_seconds = start.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ use crate::autodiff::differentiate;
 use crate::error::Result;
 use crate::finetune::formula::Formula;
 use crate::finetune::loss::BatchLoss;
+use crate::finetune::parts::Sums;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::network::{BatchNormMode, Role};
 use crate::ops::{Accumulate, Copy, Function, Op, Spread, Sum};
@@ -50,24 +51,63 @@ impl WeightPerturbation {
         session.run_variant("awp", variant, count, |m| {
             let BatchLoss { losses, .. } = loss(m, mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[losses])?;
-            let weights: Vec<ValueId> = self.moves.iter().map(|(i, _)| m.parameters[*i]).collect();
+            let weights: Vec<ValueId> = self.positions().iter().map(|&i| m.parameters[i]).collect();
             let gradients = differentiate(&mut m.graph, mean, &weights)?;
-            m.graph.set_label("awp");
-            let g = &mut m.graph;
-            for ((&w, gradient), (_, kept)) in weights.iter().zip(gradients).zip(&self.moves) {
-                let d = g.times(RATE, gradient)?;
-                let (weight_length, length) = (length(g, w)?, length(g, d)?);
-                let inverse = g.map(Function::Reciprocal, 1.0, 1e-20, length)?;
-                let ratio = g.product(weight_length, inverse)?;
-                let spread = Spread { factor: self.gamma, shape: g.shape(w) };
-                let ratio = g.add(Op::Spread(spread), &[ratio])?;
-                let v = g.product(ratio, d)?;
-                let kept = g.variable(*kept, g.shape(w));
-                g.update(Op::Copy(Copy), &[v], &[kept])?;
-                g.update(Op::Accumulate(Accumulate), &[v], &[w])?;
-            }
-            Ok(())
+            self.add_move(m, &gradients)
         })
+    }
+
+    /// As [`WeightPerturbation::apply`], for a batch that comes in parts: `visit` loads each of them and calls back
+    /// with its images. `of` is the size of the whole batch.
+    pub(in crate::finetune) fn apply_in_parts(
+        &self,
+        session: &mut Session,
+        sums: &Sums,
+        (of, variant): (usize, u32),
+        mode: BatchNormMode,
+        mut visit: impl FnMut(&mut Session, &mut dyn FnMut(&mut Session, usize) -> Result<()>) -> Result<()>,
+        loss: impl Fn(&mut ModelGraph, BatchNormMode) -> Result<BatchLoss>,
+    ) -> Result<()> {
+        let mode = if mode == BatchNormMode::BatchUpdate { BatchNormMode::Batch } else { mode };
+        let positions = self.positions();
+        sums.reset(session)?;
+        visit(session, &mut |session, count| {
+            session.run_variant("awp part", variant, count, |m| {
+                let BatchLoss { losses, .. } = loss(m, mode)?;
+                let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / of as f32 }), &[losses])?;
+                let weights: Vec<ValueId> = positions.iter().map(|&i| m.parameters[i]).collect();
+                let gradients = differentiate(&mut m.graph, mean, &weights)?;
+                sums.add_of(m, &positions, &gradients)
+            })
+        })?;
+        session.run("awp move", 1, |m| {
+            let gradients = sums.values_of(m, &positions);
+            self.add_move(m, &gradients)
+        })
+    }
+
+    fn positions(&self) -> Vec<usize> {
+        self.moves.iter().map(|(i, _)| *i).collect()
+    }
+
+    /// Adds the move by these gradients, one for each weight tensor, to a graph.
+    fn add_move(&self, m: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
+        m.graph.set_label("awp");
+        for (&gradient, (i, kept)) in gradients.iter().zip(&self.moves) {
+            let w = m.parameters[*i];
+            let g = &mut m.graph;
+            let d = g.times(RATE, gradient)?;
+            let (weight_length, length) = (length(g, w)?, length(g, d)?);
+            let inverse = g.map(Function::Reciprocal, 1.0, 1e-20, length)?;
+            let ratio = g.product(weight_length, inverse)?;
+            let spread = Spread { factor: self.gamma, shape: g.shape(w) };
+            let ratio = g.add(Op::Spread(spread), &[ratio])?;
+            let v = g.product(ratio, d)?;
+            let kept = g.variable(*kept, g.shape(w));
+            g.update(Op::Copy(Copy), &[v], &[kept])?;
+            g.update(Op::Accumulate(Accumulate), &[v], &[w])?;
+        }
+        Ok(())
     }
 
     /// Takes the move back, the same numbers that were added.

@@ -1,0 +1,99 @@
+//! What a checkpoint holds of a run, and how a run goes on from it: bit for bit, at the end of an epoch or within one.
+
+use super::{Trainer, UNDER_WAY};
+use crate::error::{Error, Result};
+use crate::finetune::guard::Guard;
+use crate::finetune::weights::{live_tensors, restore_live};
+use crate::package::TrainingState;
+use crate::shape::Tensor;
+
+impl Trainer<'_> {
+    /// Everything besides the weights that continuing needs.
+    pub fn state(&mut self, best: Option<f64>) -> Result<TrainingState> {
+        let mut tensors = self.optimizer.read(&mut self.session)?;
+        tensors.extend(self.radii.read(&mut self.session)?);
+        if let Some(teacher) = &self.teacher {
+            tensors.extend(teacher.read(&mut self.session)?);
+        }
+        if self.average.is_some() {
+            tensors.extend(live_tensors(&mut self.session)?);
+        }
+        if let Some(free) = &self.free {
+            tensors.push(free.read(&mut self.session)?);
+        }
+        if let Some(partner) = &self.partner {
+            tensors.extend(partner.read(&mut self.session)?);
+        }
+        tensors.extend(self.guard.iter().flat_map(Guard::read));
+        if let Some(at) = &self.under_way {
+            let mut values = vec![at.done as f32, at.images as f32, at.radii as f32, at.seconds as f32];
+            values.extend(self.totals.read_all(&mut self.session)?);
+            tensors.push((UNDER_WAY.to_owned(), values));
+        }
+        Ok(TrainingState {
+            epochs_done: self.epochs_done,
+            total_epochs: self.recipe.epochs,
+            step: self.step,
+            seed: self.options.seed,
+            best,
+            tensors,
+            settings: self.recipe.to_toml(),
+        })
+    }
+
+    /// Continues from a checkpoint, bit for bit.
+    pub fn restore(&mut self, weights: &[Tensor], state: &TrainingState) -> Result<()> {
+        match &self.average {
+            Some(average) => {
+                restore_live(&mut self.session, &state.tensors)?;
+                average.write(&mut self.session, weights);
+            }
+            None => self.session.write_parameters(weights)?,
+        }
+        self.optimizer.write(&mut self.session, &state.tensors)?;
+        self.radii.restore(&mut self.session, &state.tensors)?;
+        if let Some(teacher) = &self.teacher {
+            teacher.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(free) = &self.free {
+            free.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(partner) = &self.partner {
+            partner.restore(&mut self.session, &state.tensors)?;
+        }
+        if let Some(guard) = &mut self.guard {
+            guard.restore(&state.tensors)?;
+        }
+        self.epochs_done = state.epochs_done;
+        self.step = state.step;
+        self.under_way = None;
+        match state.tensors.iter().find(|(name, _)| name == UNDER_WAY) {
+            Some((_, values)) => self.resume_epoch(values),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on within an epoch.
+    fn resume_epoch(&mut self, values: &[f32]) -> Result<()> {
+        let guard = self.guard.take();
+        let begun = self.begin_epoch();
+        self.guard = guard;
+        let mut at = begun?;
+        let (&[done, images, radii, seconds, ..], sums) = (values, values.get(4..).unwrap_or_default())
+        else {
+            return Err(Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole")));
+        };
+        at.done = done as usize;
+        if self.guard.is_some() || at.done > at.batches || at.done as f32 != done {
+            return Err(Error::Config(format!(
+                "the checkpoint is {done} batches into an epoch of {}, which cannot be gone on with",
+                at.batches
+            )));
+        }
+        (at.images, at.radii, at.seconds) = (images as usize, radii.into(), seconds.into());
+        at.loader.by_ref().take(at.done).for_each(drop);
+        self.totals.write_all(&mut self.session, sums);
+        self.under_way = Some(at);
+        Ok(())
+    }
+}
