@@ -430,8 +430,10 @@ impl Device {
         for program in programs {
             program.made.iter().for_each(|&variable| self.release_variable(variable));
             self.memory.rearranged -= program.rearranged;
-            if let (Executor::Cpu(cpu), Ready::Cpu(main)) = (&mut self.executor, &program.main) {
-                cpu.release_program(main);
+            match (&mut self.executor, &program.main) {
+                (Executor::Cpu(cpu), Ready::Cpu(main)) => cpu.release_program(main),
+                #[cfg(any(feature = "gpu", feature = "train"))]
+                _ => {}
             }
         }
         self.memory.temporaries.clear();
@@ -500,8 +502,10 @@ impl Device {
     pub fn run(&mut self, program: &mut Program) -> Result<()> {
         let newest = program.constants.iter().map(|v| self.written[v.id as usize]).max().unwrap_or(0);
         if program.prepared != Some(newest) {
-            if let Ready::Cpu(main) = &mut program.main {
-                main.forget();
+            match &mut program.main {
+                Ready::Cpu(main) => main.forget(),
+                #[cfg(any(feature = "gpu", feature = "train"))]
+                _ => {}
             }
             if let Some(prologue) = &mut program.prologue {
                 self.execute(prologue)?;

@@ -28,6 +28,7 @@ pub enum Images {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Task {
     Logits(Images),
+    Features(Images),
     Score(Loss),
     Gradient(Loss),
     StartClean,
@@ -350,6 +351,27 @@ impl Session {
         self.forward(count, images)?;
         let mut values = self.device.read(self.buffers.logits)?;
         values.truncate(count * self.classes);
+        Ok(values)
+    }
+
+    /// What the last, linear layer sees of the loaded images, with running statistics: count x features, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the last layer is not linear.
+    pub fn features(&mut self, count: usize, images: Images) -> Result<Vec<f32>> {
+        let head = self.network.head();
+        let len = match head {
+            Some(head) => self.network.layer_shapes(1)?[head.features].len(),
+            None => return Err(Error::Config("the model's last layer is not linear".into())),
+        };
+        let buffer = self.extra_of("features", self.capacity * len)?;
+        self.run_task(Task::Features(images), count, |m| {
+            let features = m.forward(images, BatchNormMode::Running)?.features(&m.network)?;
+            let target = m.graph.variable(buffer, m.graph.shape(features));
+            m.graph.update(Op::Copy(Copy), &[features], &[target])
+        })?;
+        let mut values = self.device.read(buffer)?;
+        values.truncate(count * len);
         Ok(values)
     }
 

@@ -447,3 +447,40 @@ fn share_at_the_rim(trainer: &mut Trainer<'_>) -> f64 {
     assert!(moved.iter().all(|d| *d <= eps + 1e-6));
     moved.iter().filter(|d| **d > 0.9 * eps).count() as f64 / moved.len() as f64
 }
+
+/// Nothing is trained: the features are those of the start. Much is: they are not, and a run that goes on still knows
+/// what they were.
+#[test]
+fn features_are_compared_with_those_of_the_start() {
+    let validated = |recipe: &Recipe, batch: usize| {
+        let session = Session::new(Device::cpu(), &model(), batch).expect("it fits");
+        let validation = Some(data().subset(3..18));
+        let options = TrainerOptions { seed: 1, train: data(), extra: None, validation, stop: &RUNNING };
+        Trainer::new(session, recipe.clone(), options).expect("the recipe runs")
+    };
+    let cosines = |metrics: &EpochMetrics| metrics.cosine.expect("images are attacked after each epoch");
+    let still = recipe(
+        "aft",
+        &["schedule.start=0", "schedule.peak=1e-20", "batchnorm.mode=frozen", "attack.eps=0.1"],
+    );
+    let found = cosines(&epoch(&mut validated(&still, BATCH)));
+    assert!((found.clean - 1.0).abs() < 1e-6, "{found:?}");
+    assert!(found.adversarial < 0.9999, "{found:?}");
+
+    let moving = recipe("iaat", &["schedule.peak=0.05", "epsilon.warmup_epochs=1"]);
+    let mut straight = validated(&moving, BATCH);
+    let metrics = finish(&mut straight);
+    let last = cosines(&metrics[3]);
+    assert!(last.clean < 0.999 && last.adversarial <= 1.0, "{last:?}");
+    let mut first = validated(&moving, BATCH);
+    epoch(&mut first);
+    let (weights, kept) = state(&mut first);
+    let mut second = validated(&moving, BATCH);
+    second.restore(&weights, &kept).expect("the state fits");
+    assert_eq!(finish(&mut second).last().map(cosines), Some(last));
+
+    // The radii of the epoch, in order; those of a schedule are not the images' own.
+    let radii = metrics[3].eps_quartiles.expect("each image has its own");
+    assert!(radii.is_sorted() && radii[0] < radii[4], "{radii:?}");
+    assert!(epoch(&mut validated(&still, BATCH)).eps_quartiles.is_none());
+}

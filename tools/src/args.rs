@@ -16,7 +16,7 @@ use crate::model::PreprocessingArgs;
 mod evaluation;
 mod packaging;
 
-pub use evaluation::{AttackArgs, BallArgs, EvaluateArgs, MergeArgs, ReportArgs, Suite};
+pub use evaluation::{AnalyseArgs, AttackArgs, BallArgs, EvaluateArgs, MergeArgs, ReportArgs, Suite};
 pub use packaging::{ClassifyArgs, ExportArgs, ExportFormat, Form, KeygenArgs, PackageArgs, VerifyArgs};
 
 /// Makes pretrained image classifiers robust to adversarial examples, on any GPU or none.
@@ -60,6 +60,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Make a page of results, to look at and to decide by
     Report(ReportArgs),
+    /// Look at what fine-tuning did to the features and to single images
+    Analyse(AnalyseArgs),
     /// Run one attack, and save the adversarial images
     Attack(AttackArgs),
     /// Pack a model for an application, with what it claims

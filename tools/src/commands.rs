@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::args::Command;
 use crate::progress::Console;
 use crate::{
-    attack, bench, classify, compare, completions, demo, devices, evaluate, export, finetune, inspect,
-    keygen, merge, package, recipes, report, train, verify,
+    analyse, attack, bench, classify, compare, completions, demo, devices, evaluate, export, finetune,
+    inspect, keygen, merge, package, recipes, report, train, verify,
 };
 
 /// How a command ended that did all its work.
@@ -27,6 +27,7 @@ pub fn run(command: &Command, console: &Console) -> Result<Outcome> {
         Command::Evaluate(args) => evaluate::run(args, console),
         Command::Merge(args) => merge::run(args, console),
         Command::Report(args) => report::run(args, console),
+        Command::Analyse(args) => analyse::run(args, console),
         Command::Attack(args) => attack::run(args, console),
         Command::Package(args) => package::run(args, console),
         Command::Verify(args) => verify::run(args, console),

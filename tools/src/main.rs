@@ -3,6 +3,7 @@
 //! `args` is what the user typed; each subcommand has a file of its own. Standard output is data,
 //! standard error is progress.
 
+mod analyse;
 mod args;
 mod attack;
 mod bench;
@@ -26,6 +27,7 @@ mod merge;
 mod model;
 mod output;
 mod package;
+mod picture;
 mod progress;
 mod recipes;
 mod report;

@@ -1,5 +1,6 @@
 //! `adamant report`: one HTML page from which a person decides whether to ship a model.
 
+mod analysis;
 mod chart;
 mod inputs;
 mod page;
@@ -9,6 +10,7 @@ mod warnings;
 
 use adamant::package::write_atomically;
 use anyhow::{Context, Result};
+pub use inputs::Run;
 
 use crate::args::ReportArgs;
 use crate::progress::Console;

@@ -191,6 +191,8 @@ mod tests {
             train_accuracy: 1.0,
             clean_accuracy: Some(1.0),
             robust_accuracy: Some(robust),
+            cosine: None,
+            eps_quartiles: None,
             mean_eps: 0.03,
             rolled_back: false,
             seconds: 36_000.0,

@@ -61,6 +61,8 @@ fn a_report_stands_alone() {
             "train:32",
         ],
     );
+    let (text, _) = run(0, &["analyse", &trained, "--images", "60", "--device", "cpu"]);
+    assert!(text.contains("60 images"), "{text}");
     let (printed, _) = run(0, &["report", &corrupted, &curve, &found, &trained, "--out", &out]);
     assert_eq!(printed.trim(), Path::new(&out).join("index.html").display().to_string());
     let page = std::fs::read_to_string(Path::new(&out).join("index.html")).expect("the page");
@@ -82,6 +84,12 @@ fn a_report_stands_alone() {
         "C-like",
         "Accuracy after each epoch",
         "Radius of each training image",
+        "Radii of the training images",
+        "Cosine to the features of the start",
+        "Features in two dimensions",
+        "What DRA and PGD add to an image",
+        "The smallest radii among the training images",
+        "The largest radii among the training images",
         "How to repeat it",
         "--curve 0.05,0.1,0.6",
     ] {
@@ -109,6 +117,30 @@ fn a_report_stands_alone() {
         let page = std::fs::read_to_string(Path::new(&out).join("index.html")).expect("the page");
         assert!(err.contains(lacks) && page.contains(lacks), "{err}");
     }
+
+    // Eight of the smallest radii and eight of the largest, in order, and every image in two dimensions.
+    let analysis = Path::new(&trained).join("analysis/analysis.json");
+    let text = std::fs::read_to_string(&analysis).expect("the analysis");
+    let analysed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let radii = |key: &str| -> Vec<f64> {
+        analysed[key]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|e| e["eps"].as_f64().expect("a radius"))
+            .collect()
+    };
+    let (smallest, largest) = (radii("smallest"), radii("largest"));
+    assert_eq!((smallest.len(), largest.len()), (8, 8));
+    assert!(smallest.is_sorted() && largest.iter().rev().is_sorted() && smallest[7] <= largest[7]);
+    for points in ["clean", "adversarial"] {
+        assert_eq!(analysed["embedding"][points].as_array().expect("a list").len(), 60);
+    }
+    let changed = &analysed["noise"]["changed"];
+    assert!(changed[0].as_f64() < changed[1].as_f64(), "DRA changes fewer values: {changed}");
+    std::fs::write(&analysis, text.replace("\"clean\":[[", "\"clean\":[[0.0,0.0],[")).unwrap();
+    let (_, err) = run(2, &["report", &trained, "--out", &out]);
+    assert!(err.contains("analysis.json"), "{err}");
 
     // What is no result is named.
     let wrong = path("wrong.json");

@@ -138,6 +138,6 @@ mod tests {
         assert_eq!(found[1].labels, [3, 4, 5]);
         assert_eq!(found.iter().flat_map(|p| p.images.clone()).collect::<Vec<_>>(), batch.images);
         assert_eq!(found.iter().flat_map(|p| p.indices.clone()).collect::<Vec<_>>(), batch.indices);
-        assert_eq!(parts(&batch, 7), [batch.clone()]);
+        assert_eq!(parts(&batch, 7), std::slice::from_ref(&batch));
     }
 }

@@ -145,6 +145,20 @@ impl Radii {
         }
     }
 
+    /// The least radius of the training images, the quartiles and the largest, where each has its own.
+    pub fn quartiles(&mut self) -> Option<[f32; 5]> {
+        let memory = match self {
+            Self::Scheduled | Self::Carried(_) => return None,
+            Self::Iaat(iaat) => iaat.memory(),
+            Self::Daat(daat) => daat.memory(),
+            Self::Mma(mma) => mma.memory(),
+        };
+        let mut radii = memory.all().to_vec();
+        radii.sort_by(f32::total_cmp);
+        let last = radii.len().checked_sub(1)?;
+        Some([0, 1, 2, 3, 4].map(|k| radii[last * k / 4]))
+    }
+
     /// What a checkpoint needs, by name.
     pub fn read(&mut self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
         let (memory, mut tensors) = match self {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::likeness::Cosines;
 use crate::error::{Error, Result};
 use crate::package::{Package, atomic};
 
@@ -26,6 +27,13 @@ pub struct EpochMetrics {
     pub train_accuracy: f64,
     pub clean_accuracy: Option<f64>,
     pub robust_accuracy: Option<f64>,
+    /// How like the features are to those of the start; absent where no images are attacked after each epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<Cosines>,
+    /// Where each training image has a radius of its own: the least, the quartiles and the largest after the
+    /// epoch, in pixels of [0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eps_quartiles: Option<[f32; 5]>,
     /// Mean radius of the training attack, in pixels of [0, 1].
     pub mean_eps: f64,
     /// Robustness fell so far in this epoch that it was undone, and the run ended.

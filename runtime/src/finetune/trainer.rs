@@ -13,6 +13,7 @@ use super::free::Free;
 use super::guard::Guard;
 use super::guide::Teacher;
 use super::layers::Selection;
+use super::likeness::{Cosines, Likeness};
 use super::loss::LossKind;
 use super::mixup::Mixup;
 use super::partner::Partner;
@@ -92,6 +93,8 @@ struct EpochUnderWay {
     first: Option<Batch>,
 }
 
+type Validated = (Option<f64>, Option<f64>, Option<Cosines>);
+
 /// The name in a checkpoint of how far an epoch is.
 const UNDER_WAY: &str = "epoch.under_way";
 
@@ -120,6 +123,7 @@ pub struct Trainer<'a> {
     perturbation: Option<WeightPerturbation>,
     /// What epochs are measured by, at its full radius.
     validation_attack: Option<AttackSpec>,
+    likeness: Option<Likeness>,
     guard: Option<Guard>,
     augment: Option<Augment>,
     /// Sums over the epoch so far.
@@ -176,8 +180,10 @@ impl<'a> Trainer<'a> {
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
         let totals = Totals::new(&mut session)?;
+        let validation_attack = recipe.attack.measure();
         Ok(Self {
-            validation_attack: recipe.attack.measure(),
+            likeness: Likeness::new(options.validation.as_ref(), validation_attack.as_ref(), &session),
+            validation_attack,
             guard: Guard::new(recipe.selection.guard, &recipe.attack),
             session,
             recipe,
@@ -302,6 +308,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn begin_epoch(&mut self) -> Result<EpochUnderWay> {
+        if let Some(likeness) = self.likeness.as_mut().filter(|_| self.step == 0) {
+            likeness.begin(&mut self.session)?;
+        }
         if self.guard.is_some() {
             let (weights, state) = (self.weights()?, self.state(None)?);
             if let Some(guard) = &mut self.guard {
@@ -351,7 +360,8 @@ impl<'a> Trainer<'a> {
         }
         let terms = self.totals.read_terms(&mut self.session)?;
         let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
-        let (clean, robust) = self.validate(|fraction| tell(Event::Validation { epoch, fraction }))?;
+        let (clean, robust, cosine) =
+            self.validate(|fraction| tell(Event::Validation { epoch, fraction }))?;
         let mut back = None;
         if let (Some(guard), Some(batch)) = (&mut self.guard, first) {
             back = guard.judge(&mut self.session, &batch, self.options.seed, epoch)?;
@@ -371,6 +381,8 @@ impl<'a> Trainer<'a> {
             train_accuracy: accuracy,
             clean_accuracy: clean,
             robust_accuracy: robust,
+            cosine,
+            eps_quartiles: self.radii.quartiles(),
             mean_eps: radii / images as f64,
             rolled_back,
             seconds,
@@ -527,9 +539,10 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Clean accuracy, and robust accuracy under the training attack, on the validation images.
-    fn validate(&mut self, mut tell: impl FnMut(f64)) -> Result<(Option<f64>, Option<f64>)> {
-        let Some(data) = self.options.validation.clone() else { return Ok((None, None)) };
+    /// Clean accuracy, and robust accuracy under the training attack, on the validation images; and how like the
+    /// features of some of them are to those of the start.
+    fn validate(&mut self, mut tell: impl FnMut(f64)) -> Result<Validated> {
+        let Some(data) = self.options.validation.clone() else { return Ok((None, None, None)) };
         let attack = self.validation_attack.clone();
         let attacks: &[AttackSpec] = attack.as_slice();
         let options = EvaluateOptions {
@@ -547,14 +560,17 @@ impl<'a> Trainer<'a> {
             }
             None => None,
         };
-        let outcome = evaluate(&mut self.session, &data, &options, |p| tell(p.fraction));
+        let found = match &self.likeness {
+            Some(likeness) => likeness.evaluate(&mut self.session, &data, &options, tell),
+            None => evaluate(&mut self.session, &data, &options, |p| tell(p.fraction)).map(|o| (o, None)),
+        };
         if let Some(live) = live {
             self.session.write_parameters(&live)?;
         }
-        let outcome = outcome?;
+        let (outcome, cosine) = found?;
         let part = |correct: u64| correct as f64 / data.len() as f64;
         let robust = (!attacks.is_empty()).then(|| part(outcome.robust_correct(0)));
-        Ok((Some(part(outcome.clean_correct())), robust))
+        Ok((Some(part(outcome.clean_correct())), robust, cosine))
     }
 
     /// The weights that the run stands for now: their average, where the recipe averages.

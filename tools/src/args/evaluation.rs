@@ -7,7 +7,7 @@ use adamant::op::Norm;
 use adamant::parse_fraction;
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ImagesArgs, JsonArgs};
+use super::{DeviceArgs, ImagesArgs, JsonArgs, SplitName};
 use crate::model::PreprocessingArgs;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -178,6 +178,36 @@ pub struct AttackArgs {
     pub images: ImagesArgs,
     #[command(flatten)]
     pub preprocessing: PreprocessingArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  adamant analyse runs/arrest
+  adamant analyse runs/iaat --images 500 --data cifar10:/mnt/data
+  adamant report runs/iaat --out report
+
+RUN/analysis then holds analysis.json and pictures: the features in two
+dimensions, clean and attacked (linear discriminant and principal component
+analysis); the training images of the smallest and the largest radius, where each
+has its own; and what DRA and PGD add to one image. `adamant report RUN` draws
+them.")]
+pub struct AnalyseArgs {
+    /// Run directory of `finetune`
+    pub run: PathBuf,
+    /// Where the data of the run is now, if it has moved
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Which half of the data the features are of
+    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    pub split: SplitName,
+    /// How many images the features are of
+    #[arg(long, value_name = "N", default_value = "500", value_parser = super::positive)]
+    pub images: usize,
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]

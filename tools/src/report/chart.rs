@@ -50,6 +50,13 @@ impl Axis {
         Self { label: label.into(), from, to, ticks }
     }
 
+    /// The same, but no further than what no value is beyond.
+    pub fn up_to(mut self, most: f64) -> Self {
+        self.to = self.to.min(most);
+        self.ticks.retain(|(value, _)| *value <= most + 1e-9);
+        self
+    }
+
     fn part(&self, value: f64) -> f64 {
         if self.to > self.from { (value - self.from) / (self.to - self.from) } else { 0.5 }
     }
@@ -183,6 +190,72 @@ pub fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Markup {
     }
 }
 
+/// A point of a class.
+pub struct Spot {
+    pub class: usize,
+    pub at: [f64; 2],
+}
+
+/// The number of colours for classes that the style sheet tells apart.
+const CLASSES: usize = 10;
+
+/// Points in a plane whose directions have no names, within `bounds` (least and largest of each direction); each
+/// class has its name where its middle is.
+pub fn scatter(title: &str, spots: &[Spot], names: &[String], bounds: [[f64; 2]; 2]) -> Markup {
+    const SIDE: f64 = 300.0;
+    const ROOM: f64 = 14.0;
+    let place = |value: f64, [from, to]: [f64; 2]| {
+        let part = if to > from { (value - from) / (to - from) } else { 0.5 };
+        ROOM + part * (SIDE - 2.0 * ROOM)
+    };
+    let at = |at: [f64; 2]| (place(at[0], bounds[0]), SIDE - place(at[1], bounds[1]));
+    let finite = || spots.iter().filter(|s| s.at.iter().all(|v| v.is_finite()));
+    let middle = |class: usize| {
+        let own: Vec<[f64; 2]> = finite().filter(|s| s.class == class).map(|s| s.at).collect();
+        let mean = |k: usize| own.iter().map(|p| p[k]).sum::<f64>() / own.len() as f64;
+        (!own.is_empty()).then(|| at([mean(0), mean(1)]))
+    };
+    html! {
+        figure {
+            svg.scatter viewBox=(format!("0 0 {SIDE} {SIDE}")) role="img" aria-label=(title) {
+                title { (title) }
+                rect.frame x="0.5" y="0.5" width=(SIDE - 1.0) height=(SIDE - 1.0) {}
+                @for spot in finite() {
+                    @let (x, y) = at(spot.at);
+                    circle class=(format!("spot d{}", spot.class % CLASSES)) cx=(number(x)) cy=(number(y)) r="2.4" {}
+                }
+                @for (name, x, y) in apart(names.iter().enumerate().filter_map(|(i, n)| Some((n, middle(i)?)))) {
+                    text.name x=(number(x.clamp(30.0, SIDE - 30.0))) y=(number(y + 4.0)) text-anchor="middle" {
+                        (name)
+                    }
+                }
+            }
+            figcaption { b { (title) } }
+        }
+    }
+}
+
+/// Names at their places, from the top down, those that would lie on each other moved down.
+fn apart<'a>(names: impl Iterator<Item = (&'a String, (f64, f64))>) -> Vec<(&'a String, f64, f64)> {
+    const LINE: f64 = 11.0;
+    const LETTER: f64 = 6.5;
+    let mut wanted: Vec<_> = names.collect();
+    wanted.sort_by(|a, b| a.1.1.total_cmp(&b.1.1));
+    let mut placed: Vec<(&String, f64, f64)> = Vec::new();
+    for (name, (x, mut y)) in wanted {
+        let half = |name: &str| name.chars().count() as f64 * LETTER / 2.0;
+        // From the top down, a name is moved only past those above it: once through is enough.
+        for &(other, at, height) in &placed {
+            if (at - x).abs() < half(other) + half(name) && (height - y).abs() < LINE {
+                y = height + LINE;
+            }
+        }
+        placed.push((name, x, y));
+        placed.sort_by(|a, b| a.2.total_cmp(&b.2));
+    }
+    placed
+}
+
 /// How many values fall into each of equal parts of their range.
 pub fn histogram(title: &str, label: &str, values: &[f32], text: impl Fn(f64) -> String) -> Markup {
     const BARS: usize = 16;
@@ -229,6 +302,42 @@ mod tests {
         assert_eq!(axis(&[0.0005, 0.025]).from, 0.0);
         assert!(axis(&[-0.001, 0.025]).from < -0.001);
         assert!(axis(&[20.0, 23.0]).from > 15.0);
+    }
+
+    #[test]
+    fn scattered_points_stay_in_their_frame() {
+        let spots: Vec<Spot> = [[0.0, 0.0], [2.0, 4.0], [f64::NAN, 1.0], [1.0, 2.0]]
+            .into_iter()
+            .enumerate()
+            .map(|(class, at)| Spot { class, at })
+            .collect();
+        let names = ["a", "<b>", "c", "d"].map(str::to_owned);
+        let text = scatter("t", &spots, &names, [[0.0, 2.0], [0.0, 4.0]]).into_string();
+        // Up is the second direction; the third point is none, and its class has no name.
+        assert!(
+            text.contains(r#"cx="14.0" cy="286.0""#) && text.contains(r#"cx="286.0" cy="14.0""#),
+            "{text}"
+        );
+        assert!(text.contains(r#"cx="150.0" cy="150.0""#) && text.contains("&lt;b&gt;"), "{text}");
+        assert!(
+            !text.contains("NaN") && text.matches("<circle").count() == 3 && !text.contains(">c<"),
+            "{text}"
+        );
+        let same = scatter("t", &spots[..1], &names, [[0.0, 0.0], [0.0, 0.0]]).into_string();
+        assert!(same.contains(r#"cx="150.0" cy="150.0""#), "{same}");
+    }
+
+    #[test]
+    fn names_do_not_lie_on_each_other() {
+        let names = ["cat", "dog", "deer", "ship"].map(str::to_owned);
+        let places = [(50.0, 50.0), (52.0, 51.0), (49.0, 60.0), (250.0, 50.0)];
+        let found = apart(names.iter().zip(places));
+        for (i, (a, ax, ay)) in found.iter().enumerate() {
+            for (b, bx, by) in &found[i + 1..] {
+                assert!((ax - bx).abs() > 20.0 || (ay - by).abs() >= 11.0, "{a} and {b}: {found:?}");
+            }
+        }
+        assert!(found.iter().any(|f| f.0 == "ship" && f.2 == 50.0), "it is alone: {found:?}");
     }
 
     #[test]

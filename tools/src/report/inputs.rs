@@ -7,6 +7,7 @@ use adamant::finetune::{EpochMetrics, RunDirectory};
 use adamant::package::Package;
 use anyhow::{Context, Result, bail};
 
+use crate::analyse::Analysis;
 use crate::evaluation::Evaluation;
 use crate::saved::Saved;
 use crate::settings::Settings;
@@ -62,6 +63,7 @@ pub struct Run {
     pub epochs: Vec<EpochMetrics>,
     /// The radius of each training image, where it has its own.
     pub radii: Vec<f32>,
+    pub analysis: Option<Analysis>,
 }
 
 impl Inputs {
@@ -124,7 +126,7 @@ impl Inputs {
 }
 
 impl Run {
-    fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         let file = |name: &str| path.join(name);
         let read = |name: &str| {
             std::fs::read_to_string(file(name)).with_context(|| file(name).display().to_string())
@@ -142,7 +144,8 @@ impl Run {
             true => radii(&Package::read(&checkpoint)?),
             false => Vec::new(),
         };
-        Ok(Self { path: path.display().to_string(), settings, epochs, radii })
+        let analysis = Analysis::read(path)?;
+        Ok(Self { path: path.display().to_string(), settings, epochs, radii, analysis })
     }
 }
 

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{Axis, Series, histogram, plot};
 use super::inputs::{Inputs, Measured, Run};
-use super::{pictures, published, warnings};
+use super::{analysis, pictures, published, warnings};
 use crate::measure::describe;
 use crate::output::{count, duration, percent, pixels, shell};
 
@@ -32,6 +32,13 @@ pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
     // The last result that was given is what the report is about.
     let subject = inputs.measured.last().map(|m| &m.report);
     let title = subject.map_or("Adamant report", |r| r.model.as_str());
+    let mut runs = Vec::new();
+    for run in &inputs.runs {
+        runs.push(html! {
+            (training(run))
+            @if let Some(found) = &run.analysis { (analysis::section(found, &run.path)?) }
+        });
+    }
     let mut grids = Vec::new();
     for saved in &inputs.pictures {
         grids.push(pictures::grid(saved)?);
@@ -64,7 +71,7 @@ pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
                 }
                 @if !inputs.runs.is_empty() {
                     h2 { "Training" }
-                    @for run in &inputs.runs { (training(run)) }
+                    @for run in &runs { (run) }
                 }
                 (repeat(inputs, command))
             }
@@ -416,6 +423,11 @@ fn training(run: &Run) -> Markup {
     let losses = at(&|m| Some(m.loss));
     let rates = at(&|m| Some(m.lr));
     let radii = at(&|m| Some(m.mean_eps * 255.0));
+    let cosines = [
+        ("clean images", at(&|m| Some(m.cosine?.clean))),
+        ("attacked images", at(&|m| Some(m.cosine?.adversarial))),
+    ];
+    let quartile = |k: usize| at(&|m| Some(f64::from(m.eps_quartiles?[k]) * 255.0));
     let small = |v: f64| {
         if v.abs() < 1e-3 && v != 0.0 { format!("{v:.0e}") } else { format!("{}", (v * 1e4).round() / 1e4) }
     };
@@ -439,6 +451,29 @@ fn training(run: &Run) -> Markup {
                 (one("Training loss", losses, &round))
                 (one("Learning rate", rates, &small))
                 @if changes { (one("Mean radius, in 255ths", radii, &round)) }
+                @if !quartile(2).is_empty() {
+                    @let all = || [0, 4].into_iter().flat_map(quartile).map(|p| p.1);
+                    @let band = quartile(1).iter().zip(quartile(3)).map(|(a, b)| (a.1, b.1)).collect();
+                    (plot(
+                        "Radii of the training images, in 255ths",
+                        &epochs(),
+                        &Axis::around("", all(), round),
+                        &[
+                            Series { bands: band, ..Series::line("median, and the half around it", quartile(2)) },
+                            Series::line("largest", quartile(4)),
+                            Series::line("smallest", quartile(0)),
+                        ],
+                    ))
+                }
+                @if !cosines[0].1.is_empty() {
+                    @let all = cosines.iter().flat_map(|c| &c.1).map(|p| p.1);
+                    (plot(
+                        "Cosine to the features of the start",
+                        &epochs(),
+                        &Axis::around("", all.chain([1.0]), round).up_to(1.0),
+                        &cosines.iter().map(|(n, p)| Series::line(*n, p.clone())).collect::<Vec<_>>(),
+                    ))
+                }
                 @if !run.radii.is_empty() {
                     (histogram("Radius of each training image", "radius", &run.radii, pixels))
                 }

@@ -1,13 +1,12 @@
 //! Images beside what an attack made of them.
 
 use std::collections::HashSet;
-use std::io::Cursor;
 
 use anyhow::Result;
-use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use maud::{Markup, html};
 
 use crate::output::pixels;
+use crate::picture::{data_uri, is_shown, png};
 use crate::saved::Saved;
 
 /// How many images are shown of those that fell, and of those that withstood.
@@ -18,7 +17,7 @@ const WITHSTOOD: usize = 4;
 pub fn grid(saved: &Saved) -> Result<Markup> {
     let manifest = &saved.manifest;
     let [_, channels, height, width] = manifest.shape;
-    if channels != 1 && channels != 3 {
+    if !is_shown(channels) {
         return Ok(html! { p { "Images of " (channels) " channels cannot be shown." } });
     }
     let right = |at: &usize| manifest.clean_correct[*at];
@@ -40,7 +39,7 @@ pub fn grid(saved: &Saved) -> Result<Markup> {
     };
     let size = [channels, height, width];
     let picture = |pixels: &[f32], what: &str| -> Result<Markup> {
-        let source = data_uri(pixels, size)?;
+        let source = data_uri(&png(pixels, size)?);
         Ok(html! { img src=(source) alt=(what) width="96" height="96"; })
     };
     let mut rows = Vec::new();
@@ -86,56 +85,9 @@ fn choose(from: impl Iterator<Item = usize>, labels: &[u32], most: usize) -> Vec
     first
 }
 
-/// A picture inside the page: PNG, lossless but for its 256 levels.
-fn data_uri(pixels: &[f32], [channels, height, width]: [usize; 3]) -> Result<String> {
-    let plane = height * width;
-    let level = |c: usize, n: usize| (pixels[c * plane + n].clamp(0.0, 1.0) * 255.0).round() as u8;
-    let levels: Vec<u8> = (0..plane).flat_map(|n| (0..channels).map(move |c| level(c, n))).collect();
-    let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
-    let picture = match channels {
-        1 => GrayImage::from_raw(width, height, levels).map(DynamicImage::from),
-        _ => RgbImage::from_raw(width, height, levels).map(DynamicImage::from),
-    };
-    let mut png = Cursor::new(Vec::new());
-    if let Some(picture) = picture {
-        picture.write_to(&mut png, ImageFormat::Png)?;
-    }
-    Ok(format!("data:image/png;base64,{}", base64(png.get_ref())))
-}
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for part in bytes.chunks(3) {
-        let word = part.iter().fold(0u32, |w, &b| w << 8 | u32::from(b)) << (8 * (3 - part.len()));
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i)) as usize & 63];
-            text.push(if i <= part.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The test vectors of RFC 4648, section 10.
-    #[test]
-    fn base64_is_the_standards() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn images_of_many_classes_are_chosen() {

@@ -134,6 +134,8 @@ mod tests {
             clean_accuracy: Some(1.0),
             robust_accuracy: Some(1.0),
             rolled_back: false,
+            cosine: None,
+            eps_quartiles: None,
             mean_eps: 0.03,
             seconds: 36_000.0,
             images_per_second: 12.0,

@@ -3,6 +3,7 @@
 use super::{Trainer, UNDER_WAY};
 use crate::error::{Error, Result};
 use crate::finetune::guard::Guard;
+use crate::finetune::likeness::Likeness;
 use crate::finetune::weights::{live_tensors, restore_live};
 use crate::package::TrainingState;
 use crate::shape::Tensor;
@@ -25,6 +26,7 @@ impl Trainer<'_> {
             tensors.extend(partner.read(&mut self.session)?);
         }
         tensors.extend(self.guard.iter().flat_map(Guard::read));
+        tensors.extend(self.likeness.iter().map(Likeness::read));
         if let Some(at) = &self.under_way {
             let mut values = vec![at.done as f32, at.images as f32, at.radii as f32, at.seconds as f32];
             values.extend(self.totals.read_all(&mut self.session)?);
@@ -63,6 +65,9 @@ impl Trainer<'_> {
         }
         if let Some(guard) = &mut self.guard {
             guard.restore(&state.tensors)?;
+        }
+        if let Some(likeness) = &mut self.likeness {
+            likeness.restore(&state.tensors)?;
         }
         self.epochs_done = state.epochs_done;
         self.step = state.step;
