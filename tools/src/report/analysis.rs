@@ -33,7 +33,7 @@ pub fn section(found: &Analysis, run: &str) -> Result<Markup> {
             row.push(html! {
                 div.one {
                     (picture(&format!("{name}-{i}"), &what)?)
-                    div.caption { (class(label)) ", " (pixels(f64::from(eps))) }
+                    div.caption { (class(label)) ", " (format!("{:.1}/255", 255.0 * eps)) }
                 }
             });
         }
@@ -58,7 +58,8 @@ pub fn section(found: &Analysis, run: &str) -> Result<Markup> {
         div.row { @for one in &shown { (one) } }
         p.quiet {
             "Image " (noise.index) " of " (found.data) ", and what each attack adds at radius " (pixels(found.eps))
-            ", magnified " (format!("{:.0}", noise.magnified)) " times. DRA changes fewer values, each by more."
+            @if noise.magnified > 1.5 { ", magnified " (format!("{:.0}", noise.magnified)) " times" }
+            ". DRA changes fewer values, each by more."
         }
         @for (title, row) in &rows {
             @if !row.is_empty() {

@@ -475,7 +475,9 @@ fn training(run: &Run) -> Markup {
                     ))
                 }
                 @if !run.radii.is_empty() {
-                    (histogram("Radius of each training image", "radius", &run.radii, pixels))
+                    (histogram("Radius of each training image, in 255ths", "radius", &run.radii, |v| {
+                        format!("{:.1}", 255.0 * v)
+                    }))
                 }
             }
         }
