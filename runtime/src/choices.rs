@@ -44,6 +44,7 @@ impl Choices {
         self.measured.get(&key(op, inputs, launches)).map(String::as_str)
     }
 
+    #[cfg(any(feature = "gpu", test))]
     pub(crate) fn insert(&mut self, key: String, kernel: &Kernel) {
         self.measured.insert(key, kernel.name.to_owned());
     }

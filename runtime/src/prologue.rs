@@ -11,6 +11,7 @@ pub(crate) struct Split {
     /// The rest, which reads `made`.
     pub main: Graph,
     /// The buffers between them.
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only who predicts memory asks"))]
     pub made: Vec<Variable>,
 }
 

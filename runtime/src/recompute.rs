@@ -23,7 +23,6 @@ pub(crate) enum Wanted {
     /// The least arithmetic in at most so many bytes.
     Within(u64),
     /// The least memory.
-    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only training is rehearsed"))]
     Least,
 }
 

@@ -81,6 +81,7 @@ impl std::fmt::Debug for Shape {
 
 /// The largest difference, as a part of the largest value expected; infinite when there is none, or a value is
 /// not finite.
+#[cfg(any(feature = "gpu", feature = "data"))]
 pub(crate) fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
     let finite = found.iter().chain(expected).all(|v| v.is_finite());
     let largest = expected.iter().fold(0.0f32, |a, v| a.max(v.abs()));
