@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod golden;
 pub mod gpu;
 pub mod layout;
+pub mod noise;
 pub mod run;
 pub mod shared;
 

@@ -4,33 +4,10 @@ use std::sync::atomic::AtomicBool;
 
 use adamant::finetune::{EpochMetrics, PRESETS, Recipe, Trainer, TrainerOptions};
 use adamant::package::TrainingState;
-use adamant::{Architecture, Dataset, Device, Model, Purpose, Session, Stream, Tensor};
-
-const SHAPE: [usize; 3] = [3, 8, 8];
-const CLASSES: usize = 3;
-const BATCH: usize = 8;
-/// Not a multiple of the batch.
-const IMAGES: usize = 20;
+use adamant::{Dataset, Device, Session, Tensor};
+use adamant_tests::noise::{BATCH, CLASSES, IMAGES, SHAPE, data, model};
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
-
-fn model() -> Model {
-    Architecture::build("resnet8", SHAPE, CLASSES, 3).expect("the architecture builds")
-}
-
-/// Images of noise around a brightness that tells the class.
-fn data() -> Dataset {
-    let stream = Stream::new(5, Purpose::Probe, 0, 0);
-    let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i % CLASSES as u32).collect();
-    let len = SHAPE.iter().product::<usize>() as u32;
-    let pixels = labels
-        .iter()
-        .enumerate()
-        .flat_map(|(i, label)| (0..len).map(move |k| (60 * label + stream.below(i as u32, k, 100)) as u8))
-        .collect();
-    let names = (0..CLASSES).map(|i| i.to_string()).collect();
-    Dataset::from_pixels("noise", SHAPE, names, pixels, labels).expect("the images fit")
-}
 
 fn recipe(name: &str, settings: &[&str]) -> Recipe {
     let common = ["data.batch=8", "data.augment=crop-flip", "attack.steps=2", "epochs=4"];

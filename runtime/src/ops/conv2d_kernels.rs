@@ -36,9 +36,9 @@ macro_rules! kernel {
 }
 
 macro_rules! block {
-    ($name:expr, $rows:literal, $columns:literal, $form:ident, $weights:ident) => {
+    ($name:expr, $rows:literal, $columns:literal, $form:ident, $($weights:ident)+) => {
         Block {
-            kernel: kernel!($name, CONV_EPILOGUE_BY_FOUR, $weights, $form, CONV_BLOCK, CONV2D_BLOCK),
+            kernel: kernel!($name, CONV_EPILOGUE_BY_FOUR, $($weights,)+ $form, CONV_BLOCK, CONV2D_BLOCK),
             rows: $rows,
             columns: $columns,
         }
@@ -46,49 +46,49 @@ macro_rules! block {
 }
 
 macro_rules! kernels {
-    ($suffix:literal, $weight:ident, $weights:ident) => {
+    ($suffix:literal, [$($weight:ident)+], [$($weights:ident)+]) => {
         Kernels {
-            direct: kernel!(concat!("conv2d", $suffix), CONV_EPILOGUE_BY_ONE, $weight, CONV2D),
-            tiled: kernel!(concat!("conv2d_tiled", $suffix), CONV_EPILOGUE_BY_FOUR, $weights, CONV2D_TILED),
+            direct: kernel!(concat!("conv2d", $suffix), CONV_EPILOGUE_BY_ONE, $($weight,)+ CONV2D),
+            tiled: kernel!(concat!("conv2d_tiled", $suffix), CONV_EPILOGUE_BY_FOUR, $($weights,)+ CONV2D_TILED),
             lanes8: kernel!(
                 concat!("conv2d_lanes8", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
-                $weights,
+                $($weights,)+
                 CONV_LANES8,
                 CONV2D_LANES8
             ),
             lanes8_row3: kernel!(
                 concat!("conv2d_lanes8_row3", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
-                $weights,
+                $($weights,)+
                 CONV_LANES8,
                 CONV2D_LANES8_ROW3
             ),
             lanes8_thin: kernel!(
                 concat!("conv2d_lanes8_thin", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
-                $weights,
+                $($weights,)+
                 CONV_LANES8,
                 CONV2D_LANES8_THIN
             ),
             lanes8_narrow: kernel!(
                 concat!("conv2d_lanes8_narrow", $suffix),
                 CONV_EPILOGUE_BY_ONE,
-                $weight,
+                $($weight,)+
                 CONV2D_LANES8_NARROW
             ),
             blocks: [
-                block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, $weights),
-                block!(concat!("conv2d_block_128x32", $suffix), 128, 32, BLOCK_128X32, $weights),
-                block!(concat!("conv2d_block_256x16", $suffix), 256, 16, BLOCK_256X16, $weights),
+                block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, $($weights)+),
+                block!(concat!("conv2d_block_128x32", $suffix), 128, 32, BLOCK_128X32, $($weights)+),
+                block!(concat!("conv2d_block_256x16", $suffix), 256, 16, BLOCK_256X16, $($weights)+),
             ],
         }
     };
 }
 
-const F32: Kernels = kernels!("", WEIGHT_F32, WEIGHTS_F32);
-const F16: Kernels = kernels!("_f16", WEIGHT_F16, WEIGHTS_F16);
-const INT8: Kernels = kernels!("_int8", WEIGHT_INT8, WEIGHTS_INT8);
+const F32: Kernels = kernels!("", [WEIGHT_F32 SUM], [WEIGHTS_F32 SUMS]);
+const F16: Kernels = kernels!("_f16", [WEIGHT_F16 SUM], [WEIGHTS_F16 SUMS]);
+const INT8: Kernels = kernels!("_int8", [WEIGHT_INT8], [WEIGHTS_INT8]);
 
 impl Kernels {
     pub(super) const fn of(format: WeightFormat) -> &'static Self {
