@@ -18,11 +18,13 @@ mod memory;
 mod mixup;
 mod mma;
 mod n_fgsm;
+mod on;
 mod partner;
 mod parts;
 mod presets;
 mod pseudo;
 mod radii;
+mod recalibrate;
 mod recipe;
 mod room;
 mod run;
@@ -40,6 +42,7 @@ pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind,
 pub use layers::TrainedLayers;
 pub use likeness::Cosines;
 pub use loss::{BatchLoss, LossConfig, LossKind, Term};
+pub use on::On;
 pub use presets::{PRESETS, Preset};
 pub use pseudo::pseudo_labels;
 pub use recipe::{

@@ -369,8 +369,26 @@ def lbgat(beta):
     return training(method, partner)
 
 
+def statistics(net, x):
+    """Sets the running statistics of BatchNorm to those of all images, which come in batches."""
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    found = {norm: [] for norm in norms}
+    for norm in norms:
+        norm.momentum = 1.0
+    net.train()
+    for part in x.split(BATCH):
+        with torch.no_grad():
+            net(part)
+        for norm in norms:
+            found[norm].append((norm.running_mean.clone(), norm.running_var.clone()))
+    for norm in norms:
+        mean = sum(m for m, _ in found[norm]) / len(found[norm])
+        square = sum(v + m * m for m, v in found[norm]) / len(found[norm])
+        norm.running_mean, norm.running_var = mean, square - mean * mean
+
+
 def averaged():
-    """SWA from the first epoch on: the mean of the weights after each."""
+    """SWA from the first epoch on: the mean of the weights after each, with statistics of its own."""
     kept = []
 
     def method(net, opt, x, y, epoch, number, indices):
@@ -378,8 +396,10 @@ def averaged():
         if number == COUNT // BATCH - 1:
             kept.append({k: v.clone() for k, v in net.state_dict().items()})
 
-    training(method)
-    return {k: sum(state[k] for state in kept) / len(kept) for k in kept[0]}
+    net = training(method)
+    net.load_state_dict({k: sum(state[k] for state in kept) / len(kept) for k in kept[0]})
+    statistics(net, data()[1])
+    return net
 
 
 def write_runs():

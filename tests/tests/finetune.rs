@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use adamant::finetune::{EpochMetrics, PRESETS, Recipe, Trainer, TrainerOptions};
+use adamant::op::{Copy, Op};
 use adamant::package::TrainingState;
-use adamant::{Dataset, Device, Session, Tensor};
+use adamant::{Batch, BatchNormMode, Dataset, Device, Images, Role, Session, Tensor};
 use adamant_tests::noise::{BATCH, CLASSES, IMAGES, SHAPE, data, model};
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -135,6 +136,7 @@ fn recipes_with_different_losses_differ() {
 #[test]
 fn neutral_settings_change_nothing() {
     let plain = run(&recipe("madry", &[])).0;
+    let frozen = run(&recipe("madry", &["batchnorm.mode=frozen"])).0;
     for settings in [
         &["weights.ema=0"][..],
         &["weights.awp=0"],
@@ -150,9 +152,10 @@ fn neutral_settings_change_nothing() {
         &["attack.kind=friendly", "attack.tau=[2]"],
         &["selection.guard=1"],
         // An average of the last epoch alone.
-        &["weights.swa=1"],
+        &["weights.swa=1", "batchnorm.mode=frozen"],
     ] {
-        assert_eq!(run(&recipe("madry", settings)).0, plain, "{settings:?}");
+        let plain = if settings.contains(&"batchnorm.mode=frozen") { &frozen } else { &plain };
+        assert_eq!(run(&recipe("madry", settings)).0, *plain, "{settings:?}");
     }
     for settings in [
         &["weights.ema=0.9"][..],
@@ -170,6 +173,7 @@ fn neutral_settings_change_nothing() {
         &["attack.kind=n-fgsm"],
         &["attack.kind=atta"],
         &["weights.swa=0.5"],
+        &["batchnorm.recalibrate=0"],
         &["loss.kind=mixup"],
         &["loss.kind=interpolated"],
         &["loss.kind=lbgat"],
@@ -183,7 +187,67 @@ fn neutral_settings_change_nothing() {
 fn averages_and_perturbations_resume_exactly() {
     resumes_exactly(&recipe("madry", &["weights.ema=0.9"]));
     resumes_exactly(&recipe("madry", &["weights.swa=0.25"]));
+    resumes_exactly(&recipe("madry", &["batchnorm.recalibrate=0.5"]));
     resumes_exactly(&recipe("awp", &["weights.awp_warmup_epochs=1", "weights.ema=0.5"]));
+}
+
+/// Statistics that were estimated anew are those of the images: with them the network sees clean images as it does in
+/// a batch of all of them. Nothing else changes, and training goes on as if nothing had been estimated.
+#[test]
+fn statistics_are_estimated_anew() {
+    let whole = |settings: &[&str]| {
+        let recipe = recipe("madry", &[&["data.batch=20", "data.augment=none"], settings].concat());
+        let session = Session::new(Device::cpu(), &model(), IMAGES).expect("it fits");
+        let options =
+            TrainerOptions { seed: 1, train: data(), extra: None, validation: None, stop: &RUNNING };
+        let mut trainer = Trainer::new(session, recipe, options).expect("the recipe runs");
+        finish(&mut trainer);
+        (trainer.weights().expect("host memory"), trainer)
+    };
+    let (plain, _) = whole(&[]);
+    let (clean, mut trainer) = whole(&["batchnorm.recalibrate=0"]);
+    let (attacked, _) = whole(&["batchnorm.recalibrate=1"]);
+    let live = trainer.session().read_parameters().expect("host memory");
+    assert_eq!(live, plain, "the run went on with other weights");
+    let network = model().network;
+    for (at, parameter) in network.parameters.iter().enumerate() {
+        let estimated = matches!(parameter.role, Role::RunningMean | Role::RunningVariance);
+        assert_eq!(clean[at] != plain[at], estimated, "{}", parameter.name);
+        assert_eq!(clean[at] != attacked[at], estimated, "{}", parameter.name);
+    }
+    let session = trainer.session();
+    let batch = Batch::gather(&data(), &(0..IMAGES as u32).collect::<Vec<_>>());
+    session.load(&batch.images, &batch.labels, &batch.indices).expect("they fit");
+    let target = session.device().variable(IMAGES * CLASSES).expect("host memory");
+    session
+        .run("logits of the batch", IMAGES, |m| {
+            let logits = m.logits(Images::Clean, BatchNormMode::Batch)?;
+            let target = m.graph.variable(target, m.graph.shape(logits));
+            m.graph.update(Op::Copy(Copy), &[logits], &[target])
+        })
+        .expect("it runs");
+    let expected = session.device().read(target).expect("host memory");
+    let mut logits = |weights: &[Tensor]| {
+        session.write_parameters(weights).expect("they fit");
+        session.logits(IMAGES, Images::Clean).expect("it runs")
+    };
+    let apart = |found: Vec<f32>| found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // The unbiased variance of a batch is a little larger than that by which it is normalised.
+    let found = apart(logits(&clean));
+    let before = apart(logits(&plain));
+    assert!(found < 0.1 && before > 0.3, "{found} apart, {before} with the statistics of training");
+
+    let message = |settings: &[&str]| {
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+        Recipe::load("madry", &settings).expect_err("it is refused").to_string()
+    };
+    assert!(message(&["batchnorm.recalibrate=2"]).contains("between 0 and 1"));
+    assert!(message(&["batchnorm.recalibrate=1", "batchnorm.mode=frozen"]).contains("leave one out"));
+    let folded = model().folded();
+    let session = Session::new(Device::cpu(), &folded, BATCH).expect("it fits");
+    let options = TrainerOptions { seed: 1, train: data(), extra: None, validation: None, stop: &RUNNING };
+    let refused = Trainer::new(session, recipe("madry", &["batchnorm.recalibrate=1"]), options);
+    assert!(refused.err().is_some_and(|e| e.to_string().contains("BatchNorm")));
 }
 
 /// With a rate of 0 nothing remains of the perturbation, and the average is the start.

@@ -1,6 +1,6 @@
 //! `adamant compare`: several methods from the same start, on the same images, with the same seed.
 
-use adamant::finetune::{EpochMetrics, RunDirectory};
+use adamant::finetune::{EpochMetrics, On, RunDirectory};
 use adamant::{Order, Tradeoff};
 use anyhow::Result;
 use serde::Serialize;
@@ -47,15 +47,19 @@ struct Row {
 
 pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     // What was typed wrong should not cost hours.
-    let mut radius = None;
     for name in &args.recipes {
-        let eps = settings::recipe(name, &args.run)?.attack.eps.0;
-        radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
+        settings::recipe(name, &[], &args.run)?;
     }
-    let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let start = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     let images =
         data::open(&args.run.data, SplitName::Test.split(), Some(args.images), &start.model, console)?;
+    let on = On::of(&images.name, &start.model.network);
+    let mut radius = None;
+    for name in &args.recipes {
+        let eps = settings::recipe(name, &on, &args.run)?.attack.eps.0;
+        radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
+    }
+    let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let mut rows = vec![measure(args, eps, "before", &start, &images, &[], console)?];
     for name in &args.recipes {
         let mut run = args.run.clone();

@@ -1,7 +1,7 @@
 //! `adamant finetune`: adversarial training of a pretrained model.
 
 use adamant::Dataset;
-use adamant::finetune::{Recipe, RunDirectory};
+use adamant::finetune::{On, RunDirectory};
 use adamant::package::{Package, Provenance};
 use anyhow::{Result, bail};
 
@@ -48,7 +48,8 @@ pub fn finish(run: Option<Run>, args: &RunArgs, console: &Console) -> Result<Out
 }
 
 fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
-    let recipe = settings::recipe(args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE), &args.run)?;
+    let recipe = args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE);
+    settings::recipe(recipe, &[], &args.run)?;
     RunDirectory::check_free(&args.run.out)?;
     let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     if let Some(notes) = &loaded.notes {
@@ -57,18 +58,17 @@ fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
     begin("finetune", loaded, recipe, &args.run, console)
 }
 
-/// Opens data, device and folder of a new run that trains `loaded` by `recipe`.
-pub fn begin(
-    command: &str,
-    loaded: Loaded,
-    recipe: Recipe,
-    args: &RunArgs,
-    console: &Console,
-) -> Result<Run> {
+/// Opens data, device and folder of a new run that trains `loaded` by the recipe of this name.
+pub fn begin(command: &str, loaded: Loaded, recipe: &str, args: &RunArgs, console: &Console) -> Result<Run> {
     let split = args.split.unwrap_or(SplitName::Train);
     let validate = args.validate.unwrap_or_default();
     let Loaded { mut model, name, blake3, provenance, .. } = loaded;
     let mut images = open_for_training(&args.data, split.split(), args.limit, validate, &model, console)?;
+    let on = On::of(&images.train.name, &model.network);
+    if let Some(particulars) = settings::particulars(recipe, &on)? {
+        console.note(&particulars);
+    }
+    let recipe = settings::recipe(recipe, &on, args)?;
     let mut data = describe(&images.train, split.name());
     let device = open_device(&args.device, console)?;
     let directory = RunDirectory::create(&args.out)?;
@@ -84,6 +84,7 @@ pub fn begin(
             model: name,
             model_blake3: blake3,
             data: args.data.clone(),
+            on,
             split: split.name().to_owned(),
             limit: args.limit,
             validate: validate.to_string(),

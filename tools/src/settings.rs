@@ -1,7 +1,7 @@
 //! What a run was started with: the recipe, and the table `[run]` beside it. A checkpoint and
 //! config.toml hold both.
 
-use adamant::finetune::Recipe;
+use adamant::finetune::{On, Recipe};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ pub struct RunSettings {
     /// BLAKE3 hash of the model's file; empty for an architecture.
     pub model_blake3: String,
     pub data: String,
+    /// What the recipe was taken for, in the order in which its tables `[on.KEY]` were put over it.
+    #[serde(default)]
+    pub on: Vec<On>,
     pub split: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -103,7 +106,10 @@ impl Settings {
         }
         let changes = args.epochs.is_some() || args.eps.is_some() || !recipe_changes(args).is_empty();
         if recipe.is_some() || changes {
-            let base = recipe.map_or_else(|| Ok(self.recipe.clone()), |name| Recipe::load(name, &[]))?;
+            let base = match recipe {
+                Some(name) => Recipe::load_on(name, &run.on, &[])?,
+                None => self.recipe.clone(),
+            };
             let asked = changed(base, args)?;
             if asked != self.recipe {
                 bail!(
@@ -117,9 +123,21 @@ impl Settings {
     }
 }
 
-/// The recipe called `name` with `--epochs`, `--eps`, `--set` and their like.
-pub fn recipe(name: &str, args: &RunArgs) -> Result<Recipe> {
-    changed(Recipe::load(name, &[])?, args)
+/// The recipe called `name` as it is on this, with `--epochs`, `--eps`, `--set` and their like.
+pub fn recipe(name: &str, on: &[On], args: &RunArgs) -> Result<Recipe> {
+    changed(Recipe::load_on(name, on, &[])?, args)
+}
+
+/// For what of `on` the recipe called `name` has numbers of their own, in words.
+pub fn particulars(name: &str, on: &[On]) -> Result<Option<String>> {
+    let base = Recipe::load(name, &[])?;
+    let mut found = Vec::new();
+    for &on in on {
+        if Recipe::load_on(name, &[on], &[])? != base {
+            found.push(format!("[on.{on}]"));
+        }
+    }
+    Ok((!found.is_empty()).then(|| format!("{}, as in its {}", base.name, found.join(" and "))))
 }
 
 fn changed(mut recipe: Recipe, args: &RunArgs) -> Result<Recipe> {
@@ -155,6 +173,7 @@ mod tests {
                 model: "dir/a \"model\".onnx".into(),
                 model_blake3: "00".into(),
                 data: "cifar10:data".into(),
+                on: vec![On::Cifar10, On::Batchnorm],
                 split: "train".into(),
                 limit: None,
                 validate: "train:500".into(),

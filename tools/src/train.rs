@@ -22,7 +22,8 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
 }
 
 fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
-    let recipe = settings::recipe(args.recipe.as_deref().unwrap_or("standard"), &args.run)?;
+    let recipe = args.recipe.as_deref().unwrap_or("standard");
+    settings::recipe(recipe, &[], &args.run)?;
     RunDirectory::check_free(&args.run.out)?;
     let sample = sample(args)?;
     let [channels, ..] = sample.shape;

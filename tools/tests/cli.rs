@@ -336,6 +336,24 @@ fn recipes_print_what_runs() {
     run(0, &finetune(&out, &data, &model, &["--recipe", &file, "--epochs", "1"]));
 }
 
+/// A recipe's numbers are those of its paper for the data at hand, unless something else is set.
+#[test]
+fn recipes_know_their_data() {
+    let (dir, model, data) = (folder(), model(), digits());
+    let out = path(&dir, "run");
+    let more = ["--recipe", "madry", "--epochs", "1", "--set", "attack.start=clean"];
+    let arguments = finetune(&out, &data, &model, &more);
+    let (_, err) = run(0, &arguments);
+    assert!(err.contains("madry, as in its [on.mnist]"), "{err}");
+    let config = std::fs::read_to_string(Path::new(&out).join("config.toml")).expect("it was written");
+    for line in ["eps = \"25.5/255\"", "step = \"0.01\"", "steps = 2", "start = \"clean\"", "on = [\"mnist\""]
+    {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    let (_, err) = run(0, &[&arguments[..], &["--resume"]].concat());
+    assert!(err.contains("is finished"), "{err}");
+}
+
 #[test]
 fn training_from_nothing_makes_a_model_that_exports() {
     let (data, dir) = (digits(), folder());

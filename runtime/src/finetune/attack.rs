@@ -20,6 +20,9 @@ pub enum AttackKind {
     Bim,
     MiFgsm,
     Pgd,
+    /// PGD towards another class, drawn at random for each image and batch (the ImageNet protocol of Balaji et
+    /// al., 2019).
+    PgdRandomTarget,
     /// Hou et al., 2022. `eps` bounds the mean change of an image.
     Dra,
     /// PGD that leaves an image alone soon after it is misclassified (Zhang et al., 2020).
@@ -138,13 +141,16 @@ impl AttackConfig {
 
     /// The same attack in a ball of another radius, with a step in proportion.
     pub fn spec_at(&self, eps: f32) -> Option<AttackSpec> {
-        use AttackKind::{Atta, Bim, Dra, Fgsm, FgsmRs, Free, Friendly, MiFgsm, NFgsm, None, Pgd, Yopo};
+        use AttackKind::{
+            Atta, Bim, Dra, Fgsm, FgsmRs, Free, Friendly, MiFgsm, NFgsm, None, Pgd, PgdRandomTarget, Yopo,
+        };
         let kind = match self.kind {
             None => return Option::None,
             Fgsm => "fgsm",
             Bim => "bim",
             MiFgsm => "mi-fgsm",
             Dra => "dra",
+            PgdRandomTarget => "pgd-random-target",
             Pgd | FgsmRs | NFgsm | Friendly | Free | Atta | Yopo => "pgd",
         };
         let usual = match self.kind {
@@ -201,7 +207,9 @@ impl AttackConfig {
     const fn starts_clean(&self) -> bool {
         match self.kind {
             AttackKind::Fgsm | AttackKind::Bim | AttackKind::MiFgsm | AttackKind::Dra => true,
-            AttackKind::Pgd | AttackKind::Friendly => matches!(self.start, Start::Clean),
+            AttackKind::Pgd | AttackKind::PgdRandomTarget | AttackKind::Friendly => {
+                matches!(self.start, Start::Clean)
+            }
             AttackKind::None
             | AttackKind::FgsmRs
             | AttackKind::NFgsm
@@ -239,6 +247,12 @@ impl AttackConfig {
             return fault(
                 "attack.objective = kl has no gradient at the clean image; set attack.kind = pgd and \
                  attack.start = random or normal"
+                    .into(),
+            );
+        }
+        if self.kind == AttackKind::PgdRandomTarget && self.objective != AttackObjective::Ce {
+            return fault(
+                "attack.kind = pgd-random-target has an objective of its own; leave out attack.objective"
                     .into(),
             );
         }

@@ -74,6 +74,9 @@ pub struct EpsilonConfig {
     /// Iaat: how radii change. The paper's rule when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<IaatRule>,
+    /// Iaat by probes: the radius below which none falls (eps_lb of the paper). 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smallest: Option<Fraction>,
     /// Iaat by line search: the largest radius that is tried. 16/255 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest: Option<Fraction>,
@@ -127,6 +130,10 @@ impl EpsilonConfig {
 
     pub(super) fn warmup_epochs(&self) -> u32 {
         self.warmup_epochs.unwrap_or(5)
+    }
+
+    pub(super) fn smallest(&self) -> f32 {
+        self.smallest.map_or(0.0, |smallest| smallest.0)
     }
 
     pub(super) fn largest(&self) -> f32 {
@@ -185,6 +192,7 @@ impl EpsilonConfig {
             ("beta", self.beta.is_some()),
             ("warmup_epochs", self.warmup_epochs.is_some()),
             ("rule", self.rule.is_some()),
+            ("smallest", self.smallest.is_some()),
             ("largest", self.largest.is_some()),
         ];
         if let Some((key, _)) = of_iaat.iter().find(|(_, set)| *set && self.policy != Iaat) {
@@ -203,6 +211,16 @@ impl EpsilonConfig {
         if self.largest.is_some() && !searches {
             return unread("largest", "iaat and epsilon.rule = line-search");
         }
+        if self.smallest.is_some() && self.rule.unwrap_or_default() != IaatRule::Paper {
+            return unread("smallest", "iaat and epsilon.rule = paper");
+        }
+        if !(self.smallest() >= 0.0 && self.smallest() <= attack.eps.0) {
+            return fault(format!(
+                "epsilon.smallest = {} does not lie between 0 and attack.eps = {}, where every radius starts",
+                self.smallest(),
+                attack.eps.0
+            ));
+        }
         if searches && !(self.largest() >= self.gamma() && self.gamma() > 0.0 && self.largest() <= 1.0) {
             return fault(format!(
                 "epsilon.gamma = {}, epsilon.largest = {}: a line search goes in steps of gamma, above 0, up to \
@@ -214,8 +232,12 @@ impl EpsilonConfig {
         if self.policy == EpsilonPolicy::Mma && attack.eps.0 <= 0.0 {
             return fault("epsilon.policy = mma looks for margins up to attack.eps, which is above 0".into());
         }
-        if self.policy.is_per_image() && attack.kind != AttackKind::Pgd {
-            return fault("a radius for each image needs attack.kind = pgd".into());
+        let targeted = attack.kind == AttackKind::PgdRandomTarget && self.policy == Iaat;
+        if self.policy.is_per_image() && attack.kind != AttackKind::Pgd && !targeted {
+            return fault(
+                "a radius for each image needs attack.kind = pgd, or with epsilon.policy = iaat pgd-random-target"
+                    .into(),
+            );
         }
         if !(self.gamma() >= 0.0 && (0.0..=1.0).contains(&self.beta())) {
             return fault(format!(

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::loss::Loss;
 use crate::session::Session;
 
-/// Algorithm 2, or another rule, with the step length of the authors' code and a floor of 0.
+/// Algorithm 2, or another rule, with the step length of the authors' code.
 pub(super) struct Iaat {
     memory: Memory,
     attack: AttackConfig,
@@ -21,6 +21,8 @@ pub(super) struct Iaat {
     beta: f32,
     warmup_epochs: u32,
     rule: IaatRule,
+    /// The radius below which none falls.
+    smallest: f32,
     /// Line search: the largest radius that is tried.
     largest: f32,
 }
@@ -35,6 +37,7 @@ impl Iaat {
             beta: config.beta(),
             warmup_epochs: config.warmup_epochs(),
             rule: config.rule.unwrap_or_default(),
+            smallest: config.smallest(),
             largest: config.largest(),
         }
     }
@@ -80,7 +83,7 @@ impl Iaat {
             for (i, m) in radii.iter_mut().enumerate() {
                 *m = match self.rule == IaatRule::Code && !right[i] {
                     true => (1.0 - self.beta) * *m,
-                    false => update(*m, withstands_larger[i], withstands[i], self.gamma, self.beta),
+                    false => self.update(*m, withstands_larger[i], withstands[i]),
                 };
             }
         } else if self.rule == IaatRule::Code {
@@ -100,16 +103,16 @@ impl Iaat {
         let own = self.attack.spec().map_or(0.0, |spec| spec.step);
         own.max(radius / (0.5 * self.attack.steps as f32))
     }
-}
 
-/// The new radius of an image whose radius was `m`.
-fn update(m: f32, withstands_larger: bool, withstands: bool, gamma: f32, beta: f32) -> f32 {
-    let wanted = match (withstands_larger, withstands) {
-        (true, _) => m + gamma,
-        (false, true) => m,
-        (false, false) => (m - gamma).max(0.0),
-    };
-    (1.0 - beta) * m + beta * wanted
+    /// The new radius of an image whose radius was `m`.
+    fn update(&self, m: f32, withstands_larger: bool, withstands: bool) -> f32 {
+        let wanted = match (withstands_larger, withstands) {
+            (true, _) => m + self.gamma,
+            (false, true) => m,
+            (false, false) => (m - self.gamma).max(self.smallest),
+        };
+        (1.0 - self.beta) * m + self.beta * wanted
+    }
 }
 
 /// Whether each adversarial image is classified correctly.
@@ -121,10 +124,18 @@ fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finetune::{On, Recipe};
+
+    fn iaat(on: &[On], settings: &[&str]) -> Iaat {
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+        let recipe = Recipe::load_on("iaat", on, &settings).unwrap();
+        let data = Dataset::from_pixels("x", [1, 1, 1], vec!["a".to_owned()], vec![0], vec![0]).unwrap();
+        Iaat::new(&recipe.epsilon, &recipe.attack, &data)
+    }
 
     /// In 255ths, with the paper's gamma of 1.9 and beta of 0.1.
     fn next(m: f32, larger: bool, same: bool) -> f32 {
-        update(m / 255.0, larger, same, 1.9 / 255.0, 0.1) * 255.0
+        iaat(&[], &[]).update(m / 255.0, larger, same) * 255.0
     }
 
     #[test]
@@ -148,6 +159,20 @@ mod tests {
                 assert!(next >= 0.0 && (next - m).abs() <= 0.19 + 1e-5, "{m} to {next}");
             }
         }
-        assert_eq!(update(0.03, false, false, 0.0, 1.0), 0.03, "without gamma the radius is constant");
+        let constant = iaat(&[], &["epsilon.gamma=0", "epsilon.beta=1"]);
+        assert_eq!(constant.update(0.03, false, false), 0.03, "without gamma the radius is constant");
+    }
+
+    /// The paper's numbers for ImageNet: gamma 4, and no radius below 4.
+    #[test]
+    fn radii_have_a_floor_on_imagenet() {
+        let iaat = iaat(&[On::Imagenet], &[]);
+        let next = |m: f32, larger, same| iaat.update(m / 255.0, larger, same) * 255.0;
+        for (found, expected) in
+            [(next(16.0, true, true), 16.4), (next(16.0, false, false), 15.6), (next(5.0, false, false), 4.9)]
+        {
+            assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+        assert!((next(4.0, false, false) - 4.0).abs() < 1e-5);
     }
 }

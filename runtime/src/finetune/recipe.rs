@@ -7,11 +7,18 @@ use super::epsilon::{EpsilonConfig, EpsilonPolicy};
 use super::guide::{GuideConfig, GuideKind, ReplayConfig, ReplayKind};
 use super::layers::TrainedLayers;
 use super::loss::{LossConfig, LossKind};
+use super::on::{self, On};
 use super::presets::PRESETS;
 use super::schedule::Schedule;
 use super::weights::WeightsConfig;
+use crate::data::{Augment, Dataset};
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
+
+mod keys;
+
+pub(crate) use keys::nearest;
+use keys::{known_keys, set};
 
 /// Everything that a training run is made of, besides model, data and seed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -52,16 +59,54 @@ pub enum BatchNormTraining {
 #[serde(deny_unknown_fields)]
 pub struct BatchNormConfig {
     pub mode: BatchNormTraining,
+    /// After each epoch, running statistics of what is measured and kept are estimated anew on up to 1,024 training
+    /// images, this part of them attacked, 0 to 1. 1 for weights.swa when absent, else nothing happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalibrate: Option<f64>,
+}
+
+impl BatchNormConfig {
+    fn check(&self) -> Result<()> {
+        let Some(part) = self.recalibrate else { return Ok(()) };
+        if !(0.0..=1.0).contains(&part) {
+            return Err(Error::Config(format!(
+                "batchnorm.recalibrate = {part}: the part of the images that is attacked lies between 0 and 1"
+            )));
+        }
+        if self.mode == BatchNormTraining::Frozen {
+            return Err(Error::Config(
+                "batchnorm.recalibrate estimates the statistics that batchnorm.mode = frozen keeps; leave one out".into(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Augmentation {
-    /// Random crop and flip for photographs; nothing for digits (MNIST).
+    /// Random crop and flip for photographs, crop for SVHN, whose digits have no mirror images, and nothing for
+    /// images of one channel (MNIST).
     Auto,
     CropFlip,
     Crop,
     None,
+}
+
+impl Augmentation {
+    /// How images of `data` are cropped and flipped, if they are.
+    pub(super) fn of(self, data: &Dataset) -> Option<Augment> {
+        let flip = match self {
+            Self::Auto if data.shape[0] == 1 => return None,
+            Self::None => return None,
+            Self::Auto => data.name != "svhn",
+            Self::CropFlip => true,
+            Self::Crop => false,
+        };
+        // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
+        let side = data.shape[1].min(data.shape[2]);
+        Some(Augment { crop_padding: side.div_ceil(8), flip })
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -102,8 +147,14 @@ impl SelectionConfig {
 }
 
 impl Recipe {
-    /// A preset's name, or the path of a TOML file; then `KEY=VALUE` settings in order.
+    /// A preset's name, or the path of a TOML file; then `KEY=VALUE` settings in order. What the recipe sets
+    /// otherwise on certain data or networks is left out: [`Recipe::load_on`] takes that, too.
     pub fn load(name: &str, settings: &[String]) -> Result<Self> {
+        Self::load_on(name, &[], settings)
+    }
+
+    /// As [`Recipe::load`], with what the recipe has in its tables `[on.KEY]` for these.
+    pub fn load_on(name: &str, on: &[On], settings: &[String]) -> Result<Self> {
         let text = match PRESETS.iter().find(|p| p.name == name) {
             Some(preset) => preset.toml.to_owned(),
             None if name.ends_with(".toml") => {
@@ -119,7 +170,7 @@ impl Recipe {
                 )));
             }
         };
-        Self::parse(&text, name, settings)
+        Self::read(&text, name, on, settings)
     }
 
     /// The same recipe in another number of epochs: what happens at a certain part of the run goes on to happen
@@ -152,6 +203,7 @@ impl Recipe {
             &mut self.attack.step,
             &mut self.epsilon.last,
             &mut self.epsilon.gamma,
+            &mut self.epsilon.smallest,
             &mut self.epsilon.largest,
         ];
         for amount in amounts.into_iter().flatten() {
@@ -162,19 +214,36 @@ impl Recipe {
 
     /// Parses TOML and applies `KEY=VALUE` settings such as `attack.steps=7`.
     pub fn parse(text: &str, source: &str, settings: &[String]) -> Result<Self> {
+        Self::read(text, source, &[], settings)
+    }
+
+    fn read(text: &str, source: &str, on: &[On], settings: &[String]) -> Result<Self> {
         let fault = |message: String| Error::Config(format!("recipe {source}: {message}"));
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| fault(e.to_string()))?;
+        // What a run's config.toml says about model and data; the rest of it is the recipe.
+        table.remove("run");
+        let special = on::take(&mut table).map_err(fault)?;
+        for (on, changes) in &special {
+            let mut table = table.clone();
+            on::put_over(&mut table, changes);
+            Self::of(table).map_err(|message| fault(format!("[on.{on}]: {message}")))?;
+        }
+        for (_, changes) in special.iter().filter(|(key, _)| on.contains(key)) {
+            on::put_over(&mut table, changes);
+        }
         for setting in settings {
             let (key, value) = setting
                 .split_once('=')
                 .ok_or_else(|| fault(format!("'{setting}': write KEY=VALUE, as in attack.steps=7")))?;
             set(&mut table, key.trim(), value.trim()).map_err(fault)?;
         }
-        // What a run's config.toml says about model and data; the rest of it is the recipe.
-        table.remove("run");
-        known_keys(&table).map_err(fault)?;
-        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| fault(e.message().to_owned()))?;
-        recipe.check().map_err(|e| fault(e.to_string()))?;
+        Self::of(table).map_err(fault)
+    }
+
+    fn of(table: toml::Table) -> std::result::Result<Self, String> {
+        known_keys(&table)?;
+        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
+        recipe.check().map_err(|e| e.to_string())?;
         Ok(recipe)
     }
 
@@ -193,7 +262,14 @@ impl Recipe {
         }
     }
 
+    /// The part of the images attacked for which statistics are estimated anew, if they are.
+    pub(super) fn recalibrated(&self) -> Option<f64> {
+        let averaged = self.weights.swa.is_some() && self.batchnorm.mode == BatchNormTraining::Train;
+        self.batchnorm.recalibrate.or(averaged.then_some(1.0))
+    }
+
     fn check(&self) -> Result<()> {
+        self.batchnorm.check()?;
         self.optimizer.check()?;
         self.schedule.check()?;
         self.attack.check()?;
@@ -280,129 +356,6 @@ impl Recipe {
         }
         Ok(())
     }
-}
-
-/// Sets `a.b = value`: a TOML value where it reads as one, else a string.
-fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
-    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().filter(|l| !l.is_empty()).ok_or("an empty key")?;
-    let mut place = table;
-    for part in parts {
-        place = place
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| format!("'{part}' in '{key}' is not a table"))?;
-    }
-    place.insert(last.to_owned(), value);
-    Ok(())
-}
-
-/// All keys, for the message that names the nearest.
-const KEYS: &[&str] = &[
-    "name",
-    "epochs",
-    "layers",
-    "attack.kind",
-    "attack.norm",
-    "attack.eps",
-    "attack.step",
-    "attack.steps",
-    "attack.start",
-    "attack.objective",
-    "attack.part",
-    "attack.tau",
-    "attack.tau_stages",
-    "attack.noise",
-    "attack.reset_epochs",
-    "attack.inner_steps",
-    "epsilon.policy",
-    "epsilon.start",
-    "epsilon.end",
-    "epsilon.last",
-    "epsilon.gamma",
-    "epsilon.beta",
-    "epsilon.warmup_epochs",
-    "epsilon.rule",
-    "epsilon.largest",
-    "epsilon.rho",
-    "epsilon.rho_stages",
-    "epsilon.tau",
-    "epsilon.enlarge",
-    "loss.kind",
-    "loss.beta",
-    "guide.kind",
-    "guide.distance",
-    "guide.weight",
-    "replay.kind",
-    "replay.angle",
-    "replay.until_epoch",
-    "weights.ema",
-    "weights.swa",
-    "weights.awp",
-    "weights.awp_warmup_epochs",
-    "batchnorm.mode",
-    "optimizer.kind",
-    "optimizer.momentum",
-    "optimizer.nesterov",
-    "optimizer.beta1",
-    "optimizer.beta2",
-    "optimizer.weight_decay",
-    "optimizer.clip",
-    "schedule.kind",
-    "schedule.start",
-    "schedule.peak",
-    "schedule.warmup_epochs",
-    "schedule.decay",
-    "schedule.milestones",
-    "schedule.rates",
-    "data.batch",
-    "data.augment",
-    "selection.kind",
-    "selection.guard",
-];
-
-fn known_keys(table: &toml::Table) -> Result<(), String> {
-    for (outer, value) in table {
-        let found: Vec<String> = match value {
-            toml::Value::Table(inner) => inner.keys().map(|k| format!("{outer}.{k}")).collect(),
-            _ => vec![outer.clone()],
-        };
-        for key in found {
-            if !KEYS.contains(&key.as_str()) {
-                return Err(format!("unknown key '{key}'{}", nearest(&key, KEYS)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// "; did you mean 'x'?" for the nearest of `names`, when it is near.
-pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
-    let best = names.iter().map(|n| (distance(word, n), n)).min();
-    match best {
-        // Two edits at least: that many it takes to swap two letters.
-        Some((d, name)) if d <= (word.len() / 3).max(2) => format!("; did you mean '{name}'?"),
-        _ => String::new(),
-    }
-}
-
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use super::mixup::Mixup;
 use super::partner::Partner;
 use super::parts::{self, Sums};
 use super::radii::{Moment, Radii, scheduled};
-use super::recipe::{Augmentation, BatchNormTraining, Recipe};
+use super::recalibrate::Recalibration;
+use super::recipe::{BatchNormTraining, Recipe};
 use super::run::EpochMetrics;
 use super::totals::Totals;
 use super::update::{self, Update};
@@ -120,6 +121,9 @@ pub struct Trainer<'a> {
     sums: Option<Sums>,
     /// What the run stands for, where the recipe averages.
     average: Option<AveragedWeights>,
+    recalibration: Option<Recalibration>,
+    /// What the run has stood for since the end of the last epoch, where its statistics were estimated anew.
+    recalibrated: Option<Vec<Tensor>>,
     perturbation: Option<WeightPerturbation>,
     /// What epochs are measured by, at its full radius.
     validation_attack: Option<AttackSpec>,
@@ -152,7 +156,7 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::of(&recipe.optimizer, &trained, &mut session)?;
         let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
         let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());
-        let augment = augmentation(recipe.data.augment, &options.train);
+        let augment = recipe.data.augment.of(&options.train);
         let radii = Radii::new(&recipe, &options.train, augment, &mut session)?;
         let free = match recipe.attack.kind {
             AttackKind::Free => Some(Free::new(&mut session)?),
@@ -177,6 +181,13 @@ impl<'a> Trainer<'a> {
             false => None,
         };
         let average = AveragedWeights::new(&recipe.weights, &mut session)?;
+        let recalibration = recipe.recalibrated().and_then(|part| Recalibration::new(part, &session, &kept));
+        if recipe.batchnorm.recalibrate.is_some() && recalibration.is_none() {
+            return Err(Error::Config(
+                "batchnorm.recalibrate: no BatchNorm of this network has statistics that training changes; leave it out"
+                    .into(),
+            ));
+        }
         let perturbation =
             recipe.weights.awp.map(|g| WeightPerturbation::new(g, &mut session)).transpose()?;
         let totals = Totals::new(&mut session)?;
@@ -199,6 +210,8 @@ impl<'a> Trainer<'a> {
             teacher,
             sums,
             average,
+            recalibration,
+            recalibrated: None,
             perturbation,
             augment,
             totals,
@@ -274,6 +287,7 @@ impl<'a> Trainer<'a> {
             span: 1.0 / at.batches as f64,
             rate: at.rate,
         };
+        self.recalibrated = None;
         let (radii, times) = self.train_on(&batch, moment)?;
         at.done += 1;
         at.radii += radii;
@@ -358,6 +372,7 @@ impl<'a> Trainer<'a> {
         if let Some(average) = &self.average {
             average.after_epoch(&mut self.session, epoch, self.recipe.epochs)?;
         }
+        self.recalibrate(epoch)?;
         let terms = self.totals.read_terms(&mut self.session)?;
         let terms = terms.into_iter().map(|(name, sum)| (name.to_owned(), f64::from(sum) / images as f64));
         let (clean, robust, cosine) =
@@ -551,14 +566,14 @@ impl<'a> Trainer<'a> {
             seed: self.options.seed,
             stop: self.options.stop,
         };
-        let live = match &self.average {
-            Some(_) => {
+        let live = match self.stands_for_others() {
+            true => {
                 let live = self.session.read_parameters()?;
-                let averaged = self.weights()?;
-                self.session.write_parameters(&averaged)?;
+                let weights = self.weights()?;
+                self.session.write_parameters(&weights)?;
                 Some(live)
             }
-            None => None,
+            false => None,
         };
         let found = match &self.likeness {
             Some(likeness) => likeness.evaluate(&mut self.session, &data, &options, tell),
@@ -573,8 +588,32 @@ impl<'a> Trainer<'a> {
         Ok((Some(part(outcome.clean_correct())), robust, cosine))
     }
 
-    /// The weights that the run stands for now: their average, where the recipe averages.
+    /// Whether the run stands for other weights than those in training.
+    const fn stands_for_others(&self) -> bool {
+        self.average.is_some() || self.recalibration.is_some()
+    }
+
+    /// Estimates the statistics of the weights at the end of `epoch` anew, where the recipe says so.
+    fn recalibrate(&mut self, epoch: u32) -> Result<()> {
+        let Some(recalibration) = self.recalibration.take() else { return Ok(()) };
+        let epochs = self.recipe.epochs;
+        let (seed, time) = (self.options.seed, f64::from(epoch) + 1.0);
+        let at = Moment { seed, epoch, epochs, batch: 0, time, span: 0.0, rate: 0.0 };
+        let weights = self.weights()?;
+        let radius = scheduled(&self.recipe, at);
+        let found =
+            recalibration.of(weights, &mut self.session, &self.adversary, &self.options.train, at, radius);
+        self.recalibration = Some(recalibration);
+        self.recalibrated = Some(found?);
+        Ok(())
+    }
+
+    /// The weights that the run stands for now: their average, where the recipe averages, and at the end of an epoch
+    /// with new statistics, where it recalibrates.
     pub fn weights(&mut self) -> Result<Vec<Tensor>> {
+        if let Some(weights) = &self.recalibrated {
+            return Ok(weights.clone());
+        }
         let mut weights = self.session.read_parameters()?;
         if let Some(average) = &self.average {
             // An average of equal numbers may differ from them in its last bit.
@@ -584,17 +623,4 @@ impl<'a> Trainer<'a> {
         }
         Ok(weights)
     }
-}
-
-/// How training images are cropped and flipped.
-fn augmentation(kind: Augmentation, data: &Dataset) -> Option<Augment> {
-    let flip = match kind {
-        Augmentation::Auto if data.shape[0] == 1 => return None,
-        Augmentation::None => return None,
-        Augmentation::Auto | Augmentation::CropFlip => true,
-        Augmentation::Crop => false,
-    };
-    // Four pixels of 32, as everywhere in the literature on CIFAR; in proportion elsewhere.
-    let side = data.shape[1].min(data.shape[2]);
-    Some(Augment { crop_padding: side.div_ceil(8), flip })
 }

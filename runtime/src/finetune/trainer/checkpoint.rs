@@ -16,7 +16,7 @@ impl Trainer<'_> {
         if let Some(teacher) = &self.teacher {
             tensors.extend(teacher.read(&mut self.session)?);
         }
-        if self.average.is_some() {
+        if self.stands_for_others() {
             tensors.extend(live_tensors(&mut self.session)?);
         }
         if let Some(free) = &self.free {
@@ -45,13 +45,14 @@ impl Trainer<'_> {
 
     /// Continues from a checkpoint, bit for bit.
     pub fn restore(&mut self, weights: &[Tensor], state: &TrainingState) -> Result<()> {
-        match &self.average {
-            Some(average) => {
-                restore_live(&mut self.session, &state.tensors)?;
-                average.write(&mut self.session, weights);
-            }
-            None => self.session.write_parameters(weights)?,
+        match self.stands_for_others() {
+            true => restore_live(&mut self.session, &state.tensors)?,
+            false => self.session.write_parameters(weights)?,
         }
+        if let Some(average) = &self.average {
+            average.write(&mut self.session, weights);
+        }
+        self.recalibrated = self.recalibration.is_some().then(|| weights.to_vec());
         self.optimizer.write(&mut self.session, &state.tensors)?;
         self.radii.restore(&mut self.session, &state.tensors)?;
         if let Some(teacher) = &self.teacher {

@@ -1,0 +1,126 @@
+//! The keys of a recipe: setting one, and naming the nearest to one that there is not.
+
+/// Sets `a.b = value`: a TOML value where it reads as one, else a string.
+pub(super) fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().filter(|l| !l.is_empty()).ok_or("an empty key")?;
+    let mut place = table;
+    for part in parts {
+        place = place
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| format!("'{part}' in '{key}' is not a table"))?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// All keys, for the message that names the nearest.
+const KEYS: &[&str] = &[
+    "name",
+    "epochs",
+    "layers",
+    "attack.kind",
+    "attack.norm",
+    "attack.eps",
+    "attack.step",
+    "attack.steps",
+    "attack.start",
+    "attack.objective",
+    "attack.part",
+    "attack.tau",
+    "attack.tau_stages",
+    "attack.noise",
+    "attack.reset_epochs",
+    "attack.inner_steps",
+    "epsilon.policy",
+    "epsilon.start",
+    "epsilon.end",
+    "epsilon.last",
+    "epsilon.gamma",
+    "epsilon.beta",
+    "epsilon.warmup_epochs",
+    "epsilon.rule",
+    "epsilon.smallest",
+    "epsilon.largest",
+    "epsilon.rho",
+    "epsilon.rho_stages",
+    "epsilon.tau",
+    "epsilon.enlarge",
+    "loss.kind",
+    "loss.beta",
+    "guide.kind",
+    "guide.distance",
+    "guide.weight",
+    "replay.kind",
+    "replay.angle",
+    "replay.until_epoch",
+    "weights.ema",
+    "weights.swa",
+    "weights.awp",
+    "weights.awp_warmup_epochs",
+    "batchnorm.mode",
+    "batchnorm.recalibrate",
+    "optimizer.kind",
+    "optimizer.momentum",
+    "optimizer.nesterov",
+    "optimizer.beta1",
+    "optimizer.beta2",
+    "optimizer.weight_decay",
+    "optimizer.clip",
+    "schedule.kind",
+    "schedule.start",
+    "schedule.peak",
+    "schedule.warmup_epochs",
+    "schedule.decay",
+    "schedule.milestones",
+    "schedule.rates",
+    "data.batch",
+    "data.augment",
+    "selection.kind",
+    "selection.guard",
+];
+
+pub(super) fn known_keys(table: &toml::Table) -> Result<(), String> {
+    for (outer, value) in table {
+        let found: Vec<String> = match value {
+            toml::Value::Table(inner) => inner.keys().map(|k| format!("{outer}.{k}")).collect(),
+            _ => vec![outer.clone()],
+        };
+        for key in found {
+            if !KEYS.contains(&key.as_str()) {
+                return Err(format!("unknown key '{key}'{}", nearest(&key, KEYS)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// "; did you mean 'x'?" for the nearest of `names`, when it is near.
+pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
+    let best = names.iter().map(|n| (distance(word, n), n)).min();
+    match best {
+        // Two edits at least: that many it takes to swap two letters.
+        Some((d, name)) if d <= (word.len() / 3).max(2) => format!("; did you mean '{name}'?"),
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
