@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::parts;
-use super::recipe::Recipe;
+use super::recipe::{BatchNormTraining, Recipe};
 use super::trainer::{Trainer, TrainerOptions};
 use crate::data::Dataset;
 use crate::device::Device;
@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::recompute::mebibytes;
 use crate::session::Session;
+
+/// The fewest images whose statistics BatchNorm in training mode is given, where memory decides: those of one image
+/// make it nearly blind, for the last layers see few pixels of it.
+const FEWEST_FOR_STATISTICS: usize = 4;
 
 /// What a training run takes of a device.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -27,10 +31,10 @@ pub struct Room {
 /// Plans a run of `recipe` on `device`, within its memory limit. Nothing is made or run on it.
 ///
 /// A batch is trained on as a whole where that can be, with activations computed again as far as necessary. Where
-/// not, the parts are as large as can be, and of one size.
+/// not, the parts are as large as can be, and of one size; BatchNorm in training mode sees four images at least.
 ///
 /// # Errors
-/// [`Error::Limit`] when the memory is too little for a single image, or for a batch of a method that needs a whole
+/// [`Error::Limit`] when the memory is too little for a single image or those four, or for a batch of a method that needs a whole
 /// one: it says what would be enough. Otherwise what [`Trainer::new`] says.
 pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) -> Result<Room> {
     let batch = recipe.data.batch.min(train.len()).max(1);
@@ -57,20 +61,28 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
             mebibytes(least)
         )));
     }
+    let counts = model.network.has_batch_norm() && recipe.batchnorm.mode == BatchNormTraining::Train;
+    let fewest = if counts { FEWEST_FOR_STATISTICS.min(batch) } else { 1 };
+    let most_parts = batch / fewest;
     // Twice as many parts until they fit; then the fewest of those in between.
     let (mut too_few, mut fits) = (1, None);
-    while fits.is_none() && too_few < batch {
-        let parts = (too_few * 2).min(batch);
+    while fits.is_none() && too_few < most_parts {
+        let parts = (too_few * 2).min(most_parts);
         match within(parts)? {
             Some(room) => fits = Some((parts, room)),
             None => too_few = parts,
         }
     }
     let Some((mut parts, mut found)) = fits else {
-        let least = least(|limit| rehearsed(1, limit))?;
+        let images = batch.div_ceil(most_parts);
+        let least = least(|limit| rehearsed(images, limit))?;
+        let at_once = match images {
+            1 => "one image after the other".to_owned(),
+            n => format!("{n} images at once, the fewest for the statistics of BatchNorm"),
+        };
         return Err(Error::Limit(format!(
-            "the memory limit is {}; training on one image after the other, with every activation computed again, \
-             takes {}; raise --memory-limit",
+            "the memory limit is {}; training on {at_once}, with every activation computed again, takes {}; raise \
+             --memory-limit",
             mebibytes(limit),
             mebibytes(least)
         )));
@@ -85,7 +97,8 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
     Ok(found)
 }
 
-/// The least limit, to a percent, that `rehearsed` succeeds with.
+/// A limit that `rehearsed` succeeds with, near the least: what is computed again is chosen step by step, so that a
+/// little less may do where a little more does not.
 fn least(rehearsed: impl Fn(Option<u64>) -> Result<Room>) -> Result<u64> {
     let mut bytes = rehearsed(None)?.bytes.unwrap_or(0);
     // A program that finds room takes it, and may leave less to others than all of them at their smallest do.
