@@ -176,8 +176,8 @@ impl Classifier {
     }
 
     /// Bytes of device memory that the model takes, with the buffers of a batch; those of its layers are among them
-    /// once something has run. The weights of an f16 or int8 package take as much as in its file: on the CPU twice,
-    /// as they came and in the order in which they are read.
+    /// once something has run. The weights of a package take as much as in its file, but for those of an f16 or int8
+    /// package that has BatchNorms, which are folded into them in full precision.
     pub fn memory(&self) -> u64 {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).device().allocated_bytes()
     }

@@ -1,6 +1,7 @@
 //! The CPU executor: runs a plan step by step through the operations' CPU twins.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Result;
@@ -16,7 +17,9 @@ pub struct Cpu {
     variables: Vec<Vec<f32>>,
     /// Temporaries, shared by all plans: they run one after the other.
     temporaries: Vec<Vec<f32>>,
-    /// Bytes of the weights that programs keep rearranged.
+    /// Weights that all programs share: the variable is there until one has rearranged it, and then that alone.
+    shared: HashMap<u32, Option<Arc<Elements>>>,
+    /// Bytes of the weights that programs keep rearranged, each for itself.
     rearranged_bytes: u64,
     /// What each step took, while somebody wants to know.
     pub(crate) times: Option<Vec<StepTime>>,
@@ -39,22 +42,23 @@ enum Kept {
     NotYet,
     /// It was kept before the weight changed.
     Outdated,
-    Weight(Elements),
+    Weight(Arc<Elements>),
+    /// All programs have it in common.
+    Shared(Variable),
 }
 
-/// The shape of the weight that a step may keep rearranged, because it is one of `fixed` and the plan
-/// does not write it.
-fn fixed_weight(plan: &Plan, step: &Step, fixed: &[Variable]) -> Option<Shape> {
+/// The weight that a step may keep rearranged, because it is one of `fixed` and the plan does not write it.
+fn fixed_weight(plan: &Plan, step: &Step, fixed: &[Variable]) -> Option<(Variable, Shape)> {
     let weight = step.inputs[step.op.weight_input()?];
     let Slot::Variable(variable) = weight.slot else { return None };
     let written = |s: &Step| s.outputs.iter().any(|o| o.slot == weight.slot);
-    (fixed.contains(&variable) && !plan.steps.iter().any(written)).then_some(weight.shape)
+    (fixed.contains(&variable) && !plan.steps.iter().any(written)).then_some((variable, weight.shape))
 }
 
 /// Bytes of the weights that a program of `plan` keeps rearranged, without the padding of small ones.
 pub(crate) fn rearranged_bytes(plan: &Plan, fixed: &[Variable]) -> u64 {
     let weights = plan.steps.iter().filter_map(|step| fixed_weight(plan, step, fixed));
-    weights.map(|shape| shape.len() as u64 * 4).sum()
+    weights.map(|(_, shape)| shape.len() as u64 * 4).sum()
 }
 
 /// Those of `made` that a program of `plan` reads as weights that it keeps rearranged, and not otherwise: from
@@ -75,8 +79,9 @@ pub(crate) fn only_rearranged(plan: &Plan, fixed: &[Variable], made: &[Variable]
 impl CpuProgram {
     /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when. `spent` are those of them
     /// that [`only_rearranged`] found.
-    pub(crate) fn new(plan: Plan, fixed: &[Variable], spent: &[Variable]) -> Self {
-        let keep = |step| match fixed_weight(&plan, step, fixed) {
+    pub(crate) fn new(plan: Plan, fixed: &[Variable], spent: &[Variable], cpu: &Cpu) -> Self {
+        let keep = |step: &Step| match fixed_weight(&plan, step, fixed) {
+            Some((variable, _)) if cpu.is_shared(variable) => Kept::Shared(variable),
             Some(_) => Kept::NotYet,
             None => Kept::Nothing,
         };
@@ -107,8 +112,19 @@ impl Cpu {
         Variable { id: self.variables.len() as u32 - 1, len }
     }
 
+    /// Lets programs compiled from now on have this weight in common. Each reads it once, by an operation that
+    /// rearranges it, and that in the same order in all of them; nothing else reads it on the device.
+    pub(crate) fn share(&mut self, weight: Variable) {
+        self.shared.insert(weight.id, None);
+    }
+
+    pub(crate) fn is_shared(&self, variable: Variable) -> bool {
+        self.shared.contains_key(&variable.id)
+    }
+
     pub(crate) fn variable_bytes(&self) -> u64 {
-        self.variables.iter().map(|v| v.len() as u64 * 4).sum()
+        let shared = self.shared.values().flatten().map(|weight| weight.bytes());
+        self.variables.iter().map(|v| v.len() as u64 * 4).sum::<u64>() + shared.sum::<u64>()
     }
 
     pub(crate) fn temporary_bytes(&self) -> u64 {
@@ -135,7 +151,13 @@ impl Cpu {
     }
 
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
-        self.variables[variable.id as usize][..values.len()].copy_from_slice(values);
+        let data = &mut self.variables[variable.id as usize];
+        // What was rearranged is no longer it.
+        if let Some(shared) = self.shared.get_mut(&variable.id) {
+            *shared = None;
+            data.resize(variable.len, 0.0);
+        }
+        data[..values.len()].copy_from_slice(values);
     }
 
     pub(crate) fn read(&self, variable: Variable) -> Vec<f32> {
@@ -156,8 +178,13 @@ impl Cpu {
             let start = Instant::now();
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> = step.outputs.iter().map(|o| self.take(o.slot)).collect();
+            let mut weight = match kept {
+                Kept::Weight(weight) => Some(Arc::clone(weight)),
+                Kept::Shared(variable) => self.shared[&variable.id].clone(),
+                Kept::Nothing | Kept::NotYet | Kept::Outdated => None,
+            };
             // The weight itself may be gone once it is kept rearranged.
-            let gone = if matches!(kept, Kept::Weight(_)) { step.op.weight_input() } else { None };
+            let gone = if weight.is_some() { step.op.weight_input() } else { None };
             let view = |(i, input): (usize, &Operand)| View {
                 shape: input.shape,
                 data: if gone == Some(i) { &[] } else { self.view(input) },
@@ -169,23 +196,25 @@ impl Cpu {
                 .zip(&mut taken)
                 .map(|(o, data)| ViewMut { shape: o.shape, data: &mut data[..o.shape.len()] })
                 .collect();
-            let mut new_bytes = 0;
-            let rearranges = matches!(kept, Kept::NotYet | Kept::Outdated);
+            let rearranges = weight.is_none() && !matches!(kept, Kept::Nothing);
             if rearranges {
-                let weight = step.op.rearrange(&inputs, outputs[0].shape);
-                if matches!(kept, Kept::NotYet) {
-                    new_bytes = weight.bytes();
-                }
-                *kept = Kept::Weight(weight);
+                weight = Some(Arc::new(step.op.rearrange(&inputs, outputs[0].shape)));
             }
-            match kept {
-                Kept::Weight(weight) => step.op.run_rearranged(&inputs, weight, &mut outputs),
-                _ => step.op.run(&inputs, &mut outputs),
+            match &weight {
+                Some(weight) => step.op.run_rearranged(&inputs, weight, &mut outputs),
+                None => step.op.run(&inputs, &mut outputs),
             }
-            self.rearranged_bytes += new_bytes;
-            program.bytes += new_bytes;
-            if rearranges {
+            if let Some(weight) = weight.filter(|_| rearranges) {
                 spent.iter().for_each(|variable| self.variables[variable.id as usize] = Vec::new());
+                if let Kept::Shared(variable) = kept {
+                    self.variables[variable.id as usize] = Vec::new();
+                    self.shared.insert(variable.id, Some(weight));
+                } else {
+                    let new_bytes = if matches!(kept, Kept::NotYet) { weight.bytes() } else { 0 };
+                    self.rearranged_bytes += new_bytes;
+                    program.bytes += new_bytes;
+                    *kept = Kept::Weight(weight);
+                }
             }
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;

@@ -346,6 +346,17 @@ impl Device {
         }
     }
 
+    /// Says that programs compiled from now on read this variable as the weight of one convolution, the same in all
+    /// of them, and that nothing else reads it. The CPU executor then holds it once, in the order in which it is
+    /// read, where it would hold it twice, and again for each program.
+    pub(crate) fn share_weight(&mut self, variable: Variable) {
+        match &mut self.executor {
+            Executor::Cpu(cpu) => cpu.share(variable),
+            #[cfg(any(feature = "gpu", feature = "train"))]
+            _ => {}
+        }
+    }
+
     fn note_written(&mut self, variables: &[Variable]) {
         self.clock += 1;
         for variable in variables {
@@ -456,8 +467,21 @@ impl Device {
         }
         let planned = |graph: &Graph| Plan::with(graph, &limits, &self.choices);
         let whole = planned(graph)?;
-        let on_cpu = self.is_cpu();
-        let rearranged = |plan: &Plan| if on_cpu { rearranged_bytes(plan, fixed) } else { 0 };
+        // A GPU rearranges none; those that programs share take the place of their variables.
+        let own: Vec<Variable> = match &self.executor {
+            Executor::Cpu(cpu) => fixed.iter().copied().filter(|&v| !cpu.is_shared(v)).collect(),
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(_) => Vec::new(),
+            #[cfg(feature = "train")]
+            Executor::Dry(dry) => {
+                if dry.on_cpu {
+                    fixed.to_vec()
+                } else {
+                    Vec::new()
+                }
+            }
+        };
+        let rearranged = |plan: &Plan| rearranged_bytes(plan, &own);
         let wanted = match (self.memory.limit, self.memory.least) {
             (_, true) => Some(Wanted::Least),
             (Some(limit), false) => Some(Wanted::Within(limit)),
@@ -487,7 +511,7 @@ impl Device {
 
     fn ready(&mut self, plan: Plan, fixed: &[Variable], spent: &[Variable]) -> Result<Ready> {
         match &mut self.executor {
-            Executor::Cpu(_) => Ok(Ready::Cpu(CpuProgram::new(plan, fixed, spent))),
+            Executor::Cpu(cpu) => Ok(Ready::Cpu(CpuProgram::new(plan, fixed, spent, cpu))),
             #[cfg(feature = "gpu")]
             Executor::Gpu(gpu) => Ok(Ready::Gpu(Box::new(gpu.compile(plan)?))),
             #[cfg(feature = "train")]

@@ -92,13 +92,20 @@ impl Session {
     }
 
     /// A session that only computes logits, for a model of a package of that precision: its weights take as much
-    /// memory as there.
+    /// memory as there. BatchNorms that follow convolutions are folded into them, which are then of full precision.
     pub(crate) fn inference(
         device: Device,
         model: &Model,
         capacity: usize,
         precision: Precision,
     ) -> Result<Self> {
+        model.network.verify(&model.values)?;
+        let norms = model.network.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm(_)));
+        let folded = norms.then(|| model.folded());
+        let (model, precision) = match &folded {
+            Some(folded) => (folded, Precision::F32),
+            None => (model, precision),
+        };
         Self::with(device, model, capacity, Compact::of(model, precision))
     }
 
@@ -115,7 +122,11 @@ impl Session {
             .ok_or_else(|| Error::Limit(format!("a batch of {capacity} images of {image:?} is too large")))?;
         let mut parameters = Vec::with_capacity(model.values.len());
         for (i, value) in model.values.iter().enumerate() {
-            parameters.push(device.variable_from(&compact.words(i, value.shape, &value.data)?)?);
+            let variable = device.variable_from(&compact.words(i, value.shape, &value.data)?)?;
+            if compact.is_shared(i) {
+                device.share_weight(variable);
+            }
+            parameters.push(variable);
         }
         let mean = device.variable_from(&model.preprocessing.mean)?;
         let std = device.variable_from(&model.preprocessing.std)?;
