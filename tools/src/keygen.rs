@@ -18,6 +18,9 @@ pub fn run(args: &KeygenArgs) -> Result<Outcome> {
         "{}: the secret key needs another name than the public one",
         args.out.display()
     );
+    if let Some(there) = [&args.out, &public].into_iter().find(|path| path.exists()) {
+        anyhow::bail!("{}: exists, and a key is never replaced; choose another --out", there.display());
+    }
     create(&args.out, &key.to_text(), true)?;
     create(&public, &(key.public_key() + "\n"), false)?;
     output::print(&format!(

@@ -18,6 +18,8 @@ use crate::{Outcome, data, output};
 const ATTACK: &str = "pgd:steps=20";
 
 pub fn run(args: &PackageArgs, console: &Console) -> Result<Outcome> {
+    // Measuring takes long: what is missing for the end is said before.
+    let key = args.sign.as_deref().map(read_key).transpose()?;
     let mut loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     if let Some(path) = &args.labels {
         loaded.model.labels = read_labels(path, loaded.model.network.classes()?)?;
@@ -71,8 +73,8 @@ pub fn run(args: &PackageArgs, console: &Console) -> Result<Outcome> {
         let name = Path::new(&report.model).file_name();
         report.model = name.map_or_else(|| report.model.clone(), |n| n.to_string_lossy().into_owned());
     }
-    match &args.sign {
-        Some(path) => package.write_signed(&args.out, &read_key(path)?)?,
+    match &key {
+        Some(key) => package.write_signed(&args.out, key)?,
         None => package.write(&args.out)?,
     }
     let size = fs::metadata(&args.out).map_or(0, |m| m.len());
@@ -141,7 +143,8 @@ impl Cost {
 }
 
 fn read_key(path: &Path) -> Result<SigningKey> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let what = || format!("--sign {}: no key could be read; `adamant keygen` makes one", path.display());
+    let text = fs::read_to_string(path).with_context(what)?;
     SigningKey::from_text(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
 

@@ -1,7 +1,7 @@
 //! `adamant verify`: is a package as it was written, and what does it claim?
 
 use adamant::package::{Precision, Provenance, Signature, Verification, verify};
-use adamant::{AttackResult, AttackSpec, EvaluationReport, Split};
+use adamant::{AttackResult, AttackSpec, EvaluationReport, Split, wilson};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
@@ -214,6 +214,7 @@ fn summary(name: &str, found: &Verification) -> String {
         let recipe = from.recipe.lines().find_map(|l| l.strip_prefix("name = ")).unwrap_or("a recipe");
         lines.push(format!("trained:      {} on {}", recipe.trim_matches('"'), from.data));
     }
+    lines.push(format!("packed by:    Adamant {}", from.adamant_version));
     lines.extend(match &found.report {
         Some(report) => claims(report),
         None => vec!["claims:       none; `adamant package --data` adds some".to_owned()],
@@ -223,15 +224,52 @@ fn summary(name: &str, found: &Verification) -> String {
 
 fn claims(report: &EvaluationReport) -> Vec<String> {
     let images = count(report.images as usize, "image");
+    let share = |accuracy: f64, correct: u64| {
+        let [low, high] = wilson(correct, report.images);
+        format!("{} (95% confidence: {} to {})", percent(accuracy), percent(low), percent(high))
+    };
     let mut lines = vec![format!(
         "claims:       {} of {images} of {} {} are classified correctly",
-        percent(report.clean.accuracy),
+        share(report.clean.accuracy, report.clean.correct),
         report.data,
         report.split
     )];
     lines.extend(report.attacks.iter().map(|attack| {
-        format!("              {} withstand {}", percent(attack.robust_accuracy), describe(attack))
+        let share = share(attack.robust_accuracy, attack.robust_correct);
+        format!("              {share} withstand {}", describe(attack))
     }));
     lines.push(format!("              measured on {}, seed {}", report.device, report.seed));
+    lines.extend(report.warnings.iter().map(|warning| format!("warning:      {}", warning.message)));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use adamant::{CleanResult, Warning, WorstCase};
+
+    use super::*;
+
+    #[test]
+    fn claims_say_how_sure_they_are_and_what_speaks_against_them() {
+        let report = EvaluationReport {
+            schema: 1,
+            model: "x".into(),
+            data: "cifar10".into(),
+            split: "test".into(),
+            images: 60,
+            seed: 3,
+            device: "cpu".into(),
+            clean: CleanResult { correct: 56, accuracy: 56.0 / 60.0 },
+            attacks: Vec::new(),
+            worst_case: WorstCase { robust_correct: 56, robust_accuracy: 56.0 / 60.0 },
+            warnings: vec![Warning { flag: "zero-gradient".into(), message: "gradients vanish".into() }],
+        };
+        let text = claims(&report).join("\n");
+        assert!(
+            text.contains("93.3% (95% confidence: 84.1% to 97.4%) of 60 images of cifar10 test"),
+            "{text}"
+        );
+        assert!(text.contains("seed 3"), "{text}");
+        assert!(text.contains("warning:      gradients vanish"), "{text}");
+    }
 }

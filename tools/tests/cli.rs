@@ -482,6 +482,11 @@ fn small_packages_keep_what_they_claim_and_who_made_them() {
     let size = |path: &str| std::fs::metadata(path).expect("it was written").len();
     assert!(size(&small) * 5 < size(&full) * 2, "{} of {} bytes", size(&small), size(&full));
 
+    let (claims, _) = run(0, &["verify", &small, "--key", &public]);
+    let claims = claims.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["(95% confidence:", "of 100 images of mnist test", "packed by: Adamant 0."] {
+        assert!(claims.contains(part), "{part}: {claims}");
+    }
     let (json, _) = run(0, &["verify", &small, "--key", &public, "--json", "-"]);
     let found: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(found["precision"], "int8");
@@ -496,6 +501,14 @@ fn small_packages_keep_what_they_claim_and_who_made_them() {
     assert!(err.contains("not signed"), "{err}");
     refused(&["verify", &full, "--key", &key], &["maker.key", "not a public key"]);
     refused(&["package", &model, "--out", &full, "--sign", &public], &["maker.pub", "not a secret key"]);
+    // Before anything is measured.
+    let unsigned = ["package", &model, "--out", &full, "--data", &digits, "--sign", "no.key"];
+    let (text, err) = run(2, &unsigned);
+    assert!(
+        text.is_empty() && err.contains("--sign no.key") && err.contains("adamant keygen"),
+        "{text}{err}"
+    );
+    assert!(!err.contains("device:"), "{err}");
 
     let rerun = ["verify", &small, "--rerun", "--data", &digits, "--device", "cpu"];
     let (text, _) = run(0, &rerun);
