@@ -1,18 +1,19 @@
 //! What an application does with a model: hand it pictures, get classes.
 
-mod pending;
-
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(not(target_arch = "wasm32"))]
+use std::{panic, sync::mpsc, thread};
 
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::package::{Package, Precision};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::pending::{Pending, pending};
 use crate::report::EvaluationReport;
 use crate::session::{Images, Session};
-use pending::Pending;
 
 /// A picture as models take it: channels x height x width, in [0, 1].
 #[derive(Clone, PartialEq, Debug)]
@@ -123,7 +124,14 @@ pub struct Classifier {
     labels: Vec<String>,
     batch: usize,
     report: Option<EvaluationReport>,
+    /// Who does what is asked for by [`Classifier::classify_async`]: a thread, from the first time on.
+    #[cfg(not(target_arch = "wasm32"))]
+    worker: Mutex<Option<mpsc::Sender<Job>>>,
 }
+
+/// Work for the thread of a classifier.
+#[cfg(not(target_arch = "wasm32"))]
+type Job = Box<dyn FnOnce() + Send>;
 
 impl Classifier {
     /// Opens a package on a hardware GPU, or on the CPU executor where there is none.
@@ -142,7 +150,8 @@ impl Classifier {
         Self::new(Package::from_bytes(bytes, "package")?, Device::open(&DeviceChoice::Auto)?, 1)
     }
 
-    /// Puts a package on a device, which then holds up to `batch` pictures at once.
+    /// Puts a package on a device, which then holds up to `batch` pictures at once. In a browser a GPU comes from
+    /// [`Device::open_async`], and [`Classifier::classify_async`] asks it.
     ///
     /// # Errors
     /// [`Error::Limit`] when the device cannot hold them.
@@ -162,7 +171,15 @@ impl Classifier {
     fn of(model: Model, device: Device, batch: usize, precision: Precision) -> Result<Self> {
         let session = Session::inference(device, &model, batch, precision)?;
         let Model { network, labels, .. } = model;
-        Ok(Self { session: Mutex::new(session), input: network.input, labels, batch, report: None })
+        Ok(Self {
+            session: Mutex::new(session),
+            input: network.input,
+            labels,
+            batch,
+            report: None,
+            #[cfg(not(target_arch = "wasm32"))]
+            worker: Mutex::new(None),
+        })
     }
 
     /// Channels, height and width of the pictures that the model takes.
@@ -179,7 +196,12 @@ impl Classifier {
     /// once something has run. The weights of a package take as much as in its file, but for those of an f16 or int8
     /// package that has BatchNorms, which are folded into them in full precision.
     pub fn memory(&self) -> u64 {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).device().allocated_bytes()
+        self.session().device().allocated_bytes()
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // Another thread's panic left no half-done work: each batch loads everything that it uses.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compiles and runs everything once, so that the first picture does not wait for it.
@@ -187,9 +209,21 @@ impl Classifier {
     /// # Errors
     /// [`Error::Device`] when the device fails.
     pub fn warm_up(&self) -> Result<()> {
+        self.probabilities(&[&self.grey()]).map(|_| ())
+    }
+
+    /// As [`Classifier::warm_up`], without blocking: see [`Classifier::classify_async`].
+    ///
+    /// # Errors
+    /// As [`Classifier::classify_async`].
+    pub fn warm_up_async(self: &Arc<Self>) -> impl Future<Output = Result<()>> + Send + use<> {
+        let guesses = self.classify_async(self.grey(), 0);
+        async move { guesses.await.map(|_| ()) }
+    }
+
+    fn grey(&self) -> Picture {
         let [channels, height, width] = self.input;
-        let grey = Picture { shape: self.input, pixels: vec![0.5; channels * height * width] };
-        self.probabilities(&[&grey]).map(|_| ())
+        Picture { shape: self.input, pixels: vec![0.5; channels * height * width] }
     }
 
     /// The `top` most probable classes, best first; of equals the one with the lower index.
@@ -201,8 +235,11 @@ impl Classifier {
         Ok(self.classify_all(&[picture], top)?.remove(0))
     }
 
-    /// As [`Classifier::classify`], without blocking: another thread computes, and any executor may wait. Dropping
-    /// the future forgets the answer.
+    /// As [`Classifier::classify`], without blocking: a thread of the classifier, the same for all calls, computes,
+    /// and any executor may wait. Dropping the future forgets the answer.
+    ///
+    /// A browser has no such thread. There the future is woken when the GPU has computed, while the browser goes on;
+    /// the CPU executor computes when the future is first asked for.
     ///
     /// # Errors
     /// As [`Classifier::classify`], and [`Error::Limit`] when the system refuses another thread.
@@ -212,7 +249,49 @@ impl Classifier {
         top: usize,
     ) -> impl Future<Output = Result<Vec<Guess>>> + Send + use<> {
         let classifier = Arc::clone(self);
-        async move { Pending::new(move || classifier.classify(&picture, top))?.await }
+        #[cfg(target_arch = "wasm32")]
+        return async move { classifier.classify_in_turns(&picture, top).await };
+        #[cfg(not(target_arch = "wasm32"))]
+        async move {
+            classifier.on_worker(move |classifier| classifier.classify(&picture, top))?.await
+        }
+    }
+
+    /// Runs `work` on the thread of the classifier. Not on the pool that kernels run on: there it could wait for
+    /// itself.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn on_worker<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<Pending<T>> {
+        let (answer, pending) = pending("the thread that classified panicked");
+        let classifier = Arc::clone(&self);
+        let job: Job = Box::new(move || answer.give(work(&classifier)));
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = match &mut *worker {
+            Some(sender) => sender,
+            none => none.insert(start_worker()?),
+        };
+        // The thread waits for as long as there is a sender.
+        sender.send(job).map_err(|_| Error::Device("the thread that classifies is gone".into()))?;
+        Ok(pending)
+    }
+
+    /// As [`Classifier::classify`], holding nothing while the device computes.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    async fn classify_in_turns(&self, picture: &Picture, top: usize) -> Result<Vec<Guess>> {
+        self.check(&[picture])?;
+        // What is given to a device is done in the order in which it is given: the next picture may be loaded before
+        // these logits have come.
+        let (logits, classes) = {
+            let mut session = self.session();
+            session.load(&picture.pixels, &[0], &[0])?;
+            (session.start_logits(1, Images::Clean)?, session.classes())
+        };
+        let mut row = logits.await?;
+        row.truncate(classes);
+        softmax(&mut row);
+        Ok(self.best_of(&row, top))
     }
 
     /// As [`Classifier::classify`], for any number of pictures.
@@ -236,16 +315,20 @@ impl Classifier {
         order.into_iter().map(guess).collect()
     }
 
-    /// The probability of each class, for each picture.
-    fn probabilities(&self, pictures: &[&Picture]) -> Result<Vec<Vec<f32>>> {
+    fn check(&self, pictures: &[&Picture]) -> Result<()> {
         if let Some(wrong) = pictures.iter().find(|p| p.shape != self.input) {
             return Err(Error::Config(format!(
                 "a picture of {:?} (channels, height, width); the model takes {:?}: resize it first",
                 wrong.shape, self.input
             )));
         }
-        // Another thread's panic left no half-done work: each batch loads everything that it uses.
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
+    /// The probability of each class, for each picture.
+    fn probabilities(&self, pictures: &[&Picture]) -> Result<Vec<Vec<f32>>> {
+        self.check(pictures)?;
+        let mut session = self.session();
         let classes = session.classes();
         let mut rows = Vec::with_capacity(pictures.len());
         for part in pictures.chunks(self.batch) {
@@ -262,13 +345,31 @@ pub fn probabilities(session: &mut Session, images: &[f32], count: usize) -> Res
     let zeros = vec![0; count];
     session.load(images, &zeros, &zeros)?;
     let mut values = session.logits(count, Images::Clean)?;
-    for row in values.chunks_exact_mut(session.classes()) {
-        let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if a >= b { a } else { b });
-        row.iter_mut().for_each(|z| *z = (*z - largest).exp());
-        let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|z| *z /= sum);
-    }
+    values.chunks_exact_mut(session.classes()).for_each(softmax);
     Ok(values)
+}
+
+/// Logits of an image become probabilities.
+fn softmax(row: &mut [f32]) {
+    let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if a >= b { a } else { b });
+    row.iter_mut().for_each(|z| *z = (*z - largest).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|z| *z /= sum);
+}
+
+/// A thread that works for as long as somebody can send it something.
+#[cfg(not(target_arch = "wasm32"))]
+fn start_worker() -> Result<mpsc::Sender<Job>> {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    let work = move || {
+        for job in jobs {
+            // Who waits hears of it; the next job has its own picture.
+            drop(panic::catch_unwind(panic::AssertUnwindSafe(job)));
+        }
+    };
+    let thread = thread::Builder::new().name("classify".into()).spawn(work);
+    thread.map_err(|e| Error::Limit(format!("no thread to classify on: {e}")))?;
+    Ok(sender)
 }
 
 #[cfg(test)]
@@ -276,6 +377,7 @@ mod tests {
     use super::*;
     use crate::architectures::Architecture;
     use crate::package::Provenance;
+    use crate::pending::tests::{at_once, wait};
 
     const fn shared_by_threads<T: Send + Sync>() {}
     const _: () = shared_by_threads::<Classifier>();
@@ -331,11 +433,44 @@ mod tests {
         let expected = classifier.classify(&picture(3), 4).expect("it runs");
         let futures: Vec<_> = (0..5).map(|_| classifier.classify_async(picture(3), 4)).collect();
         for future in futures {
-            assert_eq!(pending::tests::wait(future).expect("it runs"), expected);
+            assert_eq!(wait(future).expect("it runs"), expected);
         }
+        wait(classifier.warm_up_async()).expect("it runs");
         let small = Picture::from_gray8(1, 1, &[0]).expect("it is whole");
-        let refused = pending::tests::wait(classifier.classify_async(small, 1));
+        let refused = wait(classifier.classify_async(small.clone(), 1));
         assert!(refused.expect_err("of another size").to_string().contains("resize"));
+        // As in a browser: nothing to wait for on the CPU.
+        let found = at_once(classifier.classify_in_turns(&picture(3), 4));
+        assert_eq!(found.expect("it runs"), expected);
+        let refused = at_once(classifier.classify_in_turns(&small, 1));
+        assert!(refused.expect_err("of another size").to_string().contains("resize"));
+    }
+
+    #[test]
+    fn one_thread_serves_all_futures_also_after_a_panic() {
+        let classifier = Arc::new(classifier(1));
+        let on = |work: fn(&Classifier) -> Result<thread::ThreadId>| {
+            wait(Arc::clone(&classifier).on_worker(work).expect("there is a thread"))
+        };
+        let first = on(|_| Ok(thread::current().id())).expect("it ran");
+        assert_ne!(first, thread::current().id());
+        let fault = on(|c| {
+            let _session = c.session();
+            panic!("on purpose")
+        });
+        assert!(fault.expect_err("it panicked").to_string().contains("panicked"));
+        assert_eq!(on(|_| Ok(thread::current().id())).expect("it ran"), first);
+        assert_eq!(classifier.classify(&picture(1), 1).expect("it runs").len(), 1);
+        // The thread lets go of the classifier that it works for.
+        let weak = Arc::downgrade(&classifier);
+        drop(classifier);
+        for _ in 0..1000 {
+            if weak.strong_count() == 0 {
+                return;
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("the classifier is never dropped");
     }
 
     #[test]

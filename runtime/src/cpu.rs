@@ -175,7 +175,8 @@ impl Cpu {
             }
         }
         for ((step, kept), spent) in plan.steps.iter().zip(&mut program.kept).zip(&program.spent) {
-            let start = Instant::now();
+            // A browser's threads have no clock.
+            let start = self.times.is_some().then(Instant::now);
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> = step.outputs.iter().map(|o| self.take(o.slot)).collect();
             let mut weight = match kept {
@@ -219,7 +220,7 @@ impl Cpu {
             for (output, data) in step.outputs.iter().zip(taken) {
                 *self.buffer(output.slot) = data;
             }
-            if let Some(times) = &mut self.times {
+            if let (Some(times), Some(start)) = (&mut self.times, start) {
                 times.push(StepTime::new(step, start.elapsed().as_secs_f64()));
             }
         }

@@ -57,6 +57,10 @@ pub struct Device {
 #[cfg(feature = "gpu")]
 pub type Tell = Box<dyn Fn(&str) + Send + Sync>;
 
+/// Values on their way to the host.
+#[cfg(any(test, target_arch = "wasm32"))]
+pub(crate) type Reading = std::pin::Pin<Box<dyn Future<Output = Result<Vec<f32>>> + Send>>;
+
 /// What a device may take, and what staying within it costs.
 #[derive(Default)]
 struct Memory {
@@ -128,6 +132,11 @@ impl Device {
         Self::new(Executor::Cpu(Cpu::default()))
     }
 
+    /// Opens a device. In a browser, where that would have to wait, it is the CPU executor or nothing:
+    /// [`Device::open_async`] opens GPUs there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is no such device, or it fails.
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
         match choice {
             DeviceChoice::Cpu => Ok(Self::cpu()),
@@ -140,14 +149,36 @@ impl Device {
         }
     }
 
+    /// As [`Device::open`], for those who may not wait: a browser's one GPU comes in a turn of its loop. Elsewhere it
+    /// is the same.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_async(choice: &DeviceChoice) -> Result<Self> {
+        #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+        if *choice != DeviceChoice::Cpu {
+            let adapters = gpu::adapters_async().await;
+            return match Self::choose_adapter(choice, &adapters)? {
+                Some(index) => Ok(Self::new(Executor::Gpu(Box::new(Gpu::open_async(index).await?)))),
+                None => Ok(Self::cpu()),
+            };
+        }
+        Self::open(choice)
+    }
+
     #[cfg(feature = "gpu")]
     fn open_adapter(choice: &DeviceChoice) -> Result<Self> {
-        let adapters = gpu::adapters();
+        match Self::choose_adapter(choice, &gpu::adapters())? {
+            Some(index) => Self::adapter(index),
+            None => Ok(Self::cpu()),
+        }
+    }
+
+    /// The index of the adapter that is meant; none, where that is the CPU executor.
+    #[cfg(feature = "gpu")]
+    fn choose_adapter(choice: &DeviceChoice, adapters: &[gpu::AdapterInfo]) -> Result<Option<usize>> {
         let index = match choice {
-            DeviceChoice::Auto => match adapters.iter().position(|a| !a.software) {
-                Some(index) => index,
-                None => return Ok(Self::cpu()),
-            },
+            DeviceChoice::Auto => return Ok(adapters.iter().position(|a| !a.software)),
             DeviceChoice::Named(name) => {
                 let wanted = name.to_lowercase();
                 let by_index = name.parse().ok().filter(|&i: &usize| i < adapters.len());
@@ -155,6 +186,12 @@ impl Device {
                 by_index.or_else(by_name).ok_or_else(|| {
                     Error::Device(format!("no adapter is called '{name}'; `adamant devices` lists them"))
                 })?
+            }
+            _ if adapters.is_empty() && cfg!(target_arch = "wasm32") => {
+                return Err(Error::Device(
+                    "no WebGPU adapter; one comes from Device::open_async alone, in a browser that has it"
+                        .into(),
+                ));
             }
             _ if adapters.is_empty() => {
                 return Err(Error::Device(
@@ -165,7 +202,7 @@ impl Device {
             }
             _ => 0,
         };
-        Self::adapter(index)
+        Ok(Some(index))
     }
 
     /// An adapter by its index in [`crate::adapters`].
@@ -354,6 +391,16 @@ impl Device {
             Executor::Cpu(cpu) => cpu.share(variable),
             #[cfg(any(feature = "gpu", feature = "train"))]
             _ => {}
+        }
+    }
+
+    /// As [`Device::read`], without waiting. Work that is given to the device meanwhile comes after it.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) fn start_reading(&mut self, variable: Variable) -> Result<Reading> {
+        match &mut self.executor {
+            #[cfg(feature = "gpu")]
+            Executor::Gpu(gpu) => Ok(Box::pin(gpu.start_reading(variable)?.arrival())),
+            _ => Ok(Box::pin(std::future::ready(self.read(variable)))),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::ops::{Argument, Kernel};
+use crate::pending::{Pending, pending};
 use crate::plan::{Limits, Plan, Slot, Step};
 use crate::profile::{self, StepTime};
 
@@ -64,17 +65,23 @@ struct Bound {
     flops: u64,
 }
 
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN
+    .union(wgpu::Backends::METAL)
+    .union(wgpu::Backends::DX12)
+    .union(wgpu::Backends::BROWSER_WEBGPU);
+
 fn instance() -> wgpu::Instance {
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
+        backends: BACKENDS,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
 }
 
 fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Limits {
-    let fixed =
-        features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
+    // A browser's kernels have no subgroups without saying so, which other backends do not understand.
+    let fixed = !cfg!(target_arch = "wasm32")
+        && features.contains(wgpu::Features::SUBGROUP)
+        && info.subgroup_min_size == info.subgroup_max_size;
     Limits {
         storage_binding: found.max_storage_buffer_binding_size.min(found.max_buffer_size),
         storage_buffers: found.max_storage_buffers_per_shader_stage,
@@ -98,23 +105,69 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-fn usable() -> Vec<wgpu::Adapter> {
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let all = pollster::block_on(instance().enumerate_adapters(backends));
+/// What a future gives; in a browser, where nothing may wait, nothing.
+fn wait_for<T>(future: impl Future<Output = T>) -> Option<T> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return Some(pollster::block_on(future));
+    #[cfg(target_arch = "wasm32")]
+    {
+        drop(future);
+        None
+    }
+}
+
+/// Notes what goes wrong from when it is opened. In a browser, where the answer takes a turn of its loop, faults are
+/// those of the device, which the next run or reading reports.
+struct Watch(#[cfg(not(target_arch = "wasm32"))] wgpu::ErrorScopeGuard);
+
+impl Watch {
+    #[cfg(not(target_arch = "wasm32"))]
+    fn open(device: &wgpu::Device, filter: wgpu::ErrorFilter) -> Self {
+        Self(device.push_error_scope(filter))
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn open(_: &wgpu::Device, _: wgpu::ErrorFilter) -> Self {
+        Self()
+    }
+
+    fn close(self) -> Option<wgpu::Error> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return pollster::block_on(self.0.pop());
+        #[cfg(target_arch = "wasm32")]
+        None
+    }
+}
+
+async fn usable() -> Vec<wgpu::Adapter> {
+    let all = instance().enumerate_adapters(BACKENDS).await;
     let (hardware, software): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|a| a.get_info().device_type != wgpu::DeviceType::Cpu);
     hardware.into_iter().chain(software).collect()
 }
 
-/// All adapters, hardware before software; the index of one is what `--device` takes.
+/// All adapters, hardware before software; the index of one is what `--device` takes. A browser has none that it
+/// tells of at once: see [`crate::Device::open_async`].
 pub fn adapters() -> Vec<AdapterInfo> {
-    usable().iter().map(describe).collect()
+    wait_for(usable()).unwrap_or_default().iter().map(describe).collect()
+}
+
+/// As [`adapters`], also in a browser.
+#[cfg(target_arch = "wasm32")]
+pub(crate) async fn adapters_async() -> Vec<AdapterInfo> {
+    usable().await.iter().map(describe).collect()
 }
 
 impl Gpu {
     /// Opens an adapter by its index in [`adapters`].
     pub fn open(index: usize) -> Result<Self> {
-        let adapter = usable().into_iter().nth(index).ok_or_else(|| {
+        let late = || Err(Error::Device("a browser's GPU comes from Device::open_async".into()));
+        wait_for(Self::open_async(index)).unwrap_or_else(late)
+    }
+
+    /// As [`Gpu::open`], also in a browser.
+    pub async fn open_async(index: usize) -> Result<Self> {
+        let adapter = usable().await.into_iter().nth(index).ok_or_else(|| {
             Error::Device(format!("there is no adapter {index}; `adamant devices` lists them"))
         })?;
         let info = describe(&adapter);
@@ -128,11 +181,16 @@ impl Gpu {
         .or_worse_values_from(&available);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("adamant"),
-            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            required_features: match cfg!(target_arch = "wasm32") {
+                true => wgpu::Features::empty(),
+                false => adapter.features() & wgpu::Features::SUBGROUP,
+            },
             required_limits,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
             .map_err(|e| Error::Device(format!("{}: {e}", info.name)))?;
         let fault = Arc::new(Mutex::new(None));
         let store = |fault: &Arc<Mutex<Option<String>>>| {
@@ -177,10 +235,7 @@ impl Gpu {
 
     /// The first fault that the driver reported since the device was opened.
     fn healthy(&self) -> Result<()> {
-        match &*self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(message) => Err(Error::Device(format!("{}: {message}", self.info.name))),
-            None => Ok(()),
-        }
+        healthy(&self.info.name, &self.fault)
     }
 
     fn buffer(&self, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
@@ -194,14 +249,14 @@ impl Gpu {
                 self.info.limits.storage_binding >> 20
             )));
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let watch = Watch::open(&self.device, wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage,
             mapped_at_creation: false,
         });
-        match pollster::block_on(scope.pop()) {
+        match watch.close() {
             Some(e) => {
                 Err(Error::Limit(format!("{}: no memory for {} MiB: {e}", self.info.name, size >> 20)))
             }
@@ -242,32 +297,32 @@ impl Gpu {
     }
 
     pub(crate) fn read(&mut self, variable: Variable) -> Result<Vec<f32>> {
+        let reading = self.start_reading(variable)?;
+        self.wait(wgpu::PollType::wait_indefinitely())?;
+        self.pace.idle();
+        match reading.mapped.take() {
+            Some(mapped) => reading.finish(mapped),
+            None => Err(Error::Device(format!(
+                "{}: reading back did not finish; in a browser, wait for classify_async",
+                self.info.name
+            ))),
+        }
+    }
+
+    /// Asks for what a variable holds when all work so far is done.
+    pub(crate) fn start_reading(&self, variable: Variable) -> Result<Reading> {
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
         let staging = self.buffer("read", variable.len, usage)?;
         let size = variable.len as u64 * 4;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&self.variables[&variable.id], 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (answer, mapped) = pending("reading back did not finish");
+        let name = self.info.name.clone();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver outlives the wait below; a send that fails has nobody left to tell.
-            let _ = sender.send(result);
+            answer.give(result.map_err(|e| Error::Device(format!("{name}: reading back: {e}"))));
         });
-        self.wait(wgpu::PollType::wait_indefinitely())?;
-        self.pace.idle();
-        match receiver.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(Error::Device(format!("{}: reading back: {e}", self.info.name))),
-            Err(_) => return Err(Error::Device(format!("{}: reading back did not finish", self.info.name))),
-        }
-        let mapped = staging
-            .slice(..size)
-            .get_mapped_range()
-            .map_err(|e| Error::Device(format!("{}: reading back: {e}", self.info.name)))?;
-        let values = bytemuck::pod_collect_to_vec(&mapped);
-        drop(mapped);
-        self.healthy()?;
-        Ok(values)
+        Ok(Reading { staging, size, mapped, name: self.info.name.clone(), fault: Arc::clone(&self.fault) })
     }
 
     fn wait(&self, poll: wgpu::PollType) -> Result<()> {
@@ -281,7 +336,7 @@ impl Gpu {
         if let Some(pipeline) = self.pipelines.get(kernel.name) {
             return Ok(pipeline.clone());
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let watch = Watch::open(&self.device, wgpu::ErrorFilter::Validation);
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
             source: wgpu::ShaderSource::Wgsl(kernel.sources.concat().into()),
@@ -297,7 +352,7 @@ impl Gpu {
             },
             cache: None,
         });
-        if let Some(e) = pollster::block_on(scope.pop()) {
+        if let Some(e) = watch.close() {
             return Err(Error::Device(format!("{}: kernel {}: {e}", self.info.name, kernel.name)));
         }
         self.pipelines.insert(kernel.name, pipeline.clone());
@@ -340,7 +395,7 @@ impl Gpu {
     fn bind(&mut self, program: &mut GpuProgram) -> Result<()> {
         self.reserve(&program.plan)?;
         let alignment = self.device.limits().min_uniform_buffer_offset_alignment as usize;
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let watch = Watch::open(&self.device, wgpu::ErrorFilter::Validation);
         let mut bound = Vec::new();
         let mut offset = 0;
         for step in &program.plan.steps {
@@ -376,7 +431,7 @@ impl Gpu {
                 bound.push(Bound { pipeline, group, workgroups, flops });
             }
         }
-        if let Some(e) = pollster::block_on(scope.pop()) {
+        if let Some(e) = watch.close() {
             return Err(Error::Device(format!("{}: binding: {e}", self.info.name)));
         }
         program.bound = bound;
@@ -468,12 +523,53 @@ impl Gpu {
     }
 }
 
+fn healthy(name: &str, fault: &Mutex<Option<String>>) -> Result<()> {
+    match &*fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(message) => Err(Error::Device(format!("{name}: {message}"))),
+        None => Ok(()),
+    }
+}
+
+/// Values on their way to the host.
+pub(crate) struct Reading {
+    staging: wgpu::Buffer,
+    /// Bytes.
+    size: u64,
+    /// That the buffer is there to be read.
+    mapped: Pending<()>,
+    name: String,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+impl Reading {
+    fn finish(&self, mapped: Result<()>) -> Result<Vec<f32>> {
+        mapped?;
+        let mapped = self
+            .staging
+            .slice(..self.size)
+            .get_mapped_range()
+            .map_err(|e| Error::Device(format!("{}: reading back: {e}", self.name)))?;
+        let values = bytemuck::pod_collect_to_vec(&mapped);
+        drop(mapped);
+        healthy(&self.name, &self.fault)?;
+        Ok(values)
+    }
+
+    /// The values, when the device has them.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) async fn arrival(mut self) -> Result<Vec<f32>> {
+        let mapped = (&mut self.mapped).await;
+        self.finish(mapped)
+    }
+}
+
 /// How much work a submission takes, so that it takes about as long on every device: drivers kill what
 /// runs for seconds, and a display that shares the GPU should not stutter.
 struct Pace {
     in_flight: VecDeque<(wgpu::SubmissionIndex, u64)>,
-    /// When the device last finished a submission, or was given one with nothing else to do.
-    busy_since: Instant,
+    /// When the device last finished a submission, or was given one with nothing else to do. A browser has no such
+    /// clock: there submissions stay short.
+    busy_since: Option<Instant>,
     flops_per_second: f64,
 }
 
@@ -481,9 +577,13 @@ impl Pace {
     /// Seconds that a submission should take.
     const SECONDS: f64 = 0.05;
 
+    fn now() -> Option<Instant> {
+        (!cfg!(target_arch = "wasm32")).then(Instant::now)
+    }
+
     fn new() -> Self {
         // Slower than any device that is worth using: the first submissions are short.
-        Self { in_flight: VecDeque::new(), busy_since: Instant::now(), flops_per_second: 20e9 }
+        Self { in_flight: VecDeque::new(), busy_since: Self::now(), flops_per_second: 20e9 }
     }
 
     fn flops_per_submit(&self) -> u64 {
@@ -492,7 +592,7 @@ impl Pace {
 
     fn submitted(&mut self, index: wgpu::SubmissionIndex, flops: u64) {
         if self.in_flight.is_empty() {
-            self.busy_since = Instant::now();
+            self.busy_since = Self::now();
         }
         self.in_flight.push_back((index, flops));
     }
@@ -504,8 +604,8 @@ impl Pace {
 
     /// The device has done the oldest submission and went on with the next.
     fn done(&mut self, flops: u64) {
-        let seconds = self.busy_since.elapsed().as_secs_f64();
-        self.busy_since = Instant::now();
+        let seconds = self.busy_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        self.busy_since = Self::now();
         // Half the old value, so that one odd measurement does not count for all. What was done before
         // the host looked took no time to wait for: such a measurement says nothing.
         if seconds > 1e-4 && flops > 0 {

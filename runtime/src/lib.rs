@@ -67,6 +67,8 @@ mod ops;
 #[cfg(feature = "train")]
 mod optim;
 pub mod package;
+#[cfg(any(feature = "gpu", not(target_arch = "wasm32")))]
+mod pending;
 mod plan;
 mod profile;
 mod prologue;

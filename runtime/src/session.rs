@@ -365,6 +365,13 @@ impl Session {
         Ok(values)
     }
 
+    /// As [`Session::logits`], without waiting: all there are room for.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) fn start_logits(&mut self, count: usize, images: Images) -> Result<crate::device::Reading> {
+        self.forward(count, images)?;
+        self.device.start_reading(self.buffers.logits)
+    }
+
     /// What the last, linear layer sees of the loaded images, with running statistics: count x features, row-major.
     ///
     /// # Errors
