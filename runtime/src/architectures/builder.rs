@@ -8,7 +8,7 @@ use crate::random::{Purpose, Stream};
 use crate::shape::{Shape, Tensor};
 
 /// Positions in a stream of random numbers have 32 bits, and no device holds a larger network.
-const MOST_PARAMETERS: usize = u32::MAX as usize;
+const MOST_PARAMETERS: u64 = u32::MAX as u64;
 
 /// A network whose values are not drawn yet.
 pub(super) struct Draft {
@@ -76,7 +76,7 @@ impl Builder {
 
     fn parameter(&mut self, name: String, shape: Shape, role: Role, initial: Initial) -> Result<Source> {
         let size = shape.checked_len().and_then(|len| self.size.checked_add(len));
-        self.size = size.filter(|&size| size <= MOST_PARAMETERS).ok_or_else(|| {
+        self.size = size.filter(|&size| size as u64 <= MOST_PARAMETERS).ok_or_else(|| {
             let message =
                 format!("parameter '{name}' is {shape:?}: more than {MOST_PARAMETERS} values in total");
             Error::Config(message)
