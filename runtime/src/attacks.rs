@@ -28,7 +28,7 @@ pub use objective::{Aim, Objective, Passes};
 pub use pgd::{Pgd, Start};
 #[cfg(feature = "train")]
 pub(crate) use spec::DRA_PART;
-pub use spec::{AttackSpec, parse_fraction};
+pub use spec::{AttackSpec, parse_fraction, show_fraction};
 pub use square::Square;
 
 use crate::error::Result;
@@ -59,6 +59,18 @@ pub trait Attack {
 
     /// One attempt, numbered from 0.
     fn attempt(&self, objective: &mut Objective<'_>, attempt: u32) -> Result<()>;
+
+    /// How many pieces an attempt has. Between two of them an image that is misclassified by then may be
+    /// taken as the result, and need not go on.
+    fn pieces(&self) -> u32 {
+        1
+    }
+
+    /// One piece of an attempt, numbered from 0; those after the first start from the adversarial images
+    /// that the one before left.
+    fn piece(&self, objective: &mut Objective<'_>, attempt: u32, _piece: u32) -> Result<()> {
+        self.attempt(objective, attempt)
+    }
 
     /// All attempts; the worst result of each image counts: one that is misclassified, or else the
     /// one with the highest cross-entropy.

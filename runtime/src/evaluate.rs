@@ -3,7 +3,8 @@
 //! An attack's word is never taken for its success: the images that it returned are classified
 //! again, and audited on the host for norm, range and finiteness. Images that are misclassified
 //! without an attack are not attacked, and an image leaves the batch with the first attempt
-//! (restart or target) that fools it: what is left shares the device among fewer.
+//! (restart or target), or the first piece of a long one, that fools it: what is left shares the device
+//! among fewer.
 
 mod ardist;
 mod audit;
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use signs::{LossRise, Signs};
 pub use transfer::evaluate_transfer;
 
-use crate::attacks::{AttackSpec, Objective, Passes};
+use crate::attacks::{Attack, AttackSpec, Objective, Passes};
 use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -38,7 +39,7 @@ use crate::random::Purpose;
 use crate::session::Session;
 use audit::{audit, distance};
 use outcome::{count_of, insert};
-use work::Work;
+use work::{Place, Work};
 
 /// How to evaluate.
 pub struct EvaluateOptions<'a> {
@@ -66,7 +67,9 @@ pub struct EvaluateProgress<'a> {
     pub images_done: usize,
     pub images: usize,
     pub clean_correct: u64,
-    /// The attack that runs, and the images that withstand it so far.
+    /// The position of the attack that runs.
+    pub position: usize,
+    /// Its name, and the images that withstand it so far.
     pub attack: Option<(&'a str, u64)>,
     /// The attempt of the attack that runs, from 0, and how many there are.
     pub attempt: (u32, u32),
@@ -137,8 +140,9 @@ pub fn evaluate_with(
 ) -> Result<Outcome> {
     let batch = options.batch.min(session.capacity());
     let attacks: Vec<_> = options.attacks.iter().map(AttackSpec::build).collect();
-    let mut work = Work::new(options.attacks, &attacks, session.classes());
+    let mut work = Work::new(options.attacks, &attacks, session.classes(), order);
     let (clean, clean_losses) = measure_clean(session, data, options, &mut work, observer)?;
+    let right = clean.clean_correct();
     let mut state = match resume {
         None => EvaluationState { outcome: Outcome { order, ..clean }, ..EvaluationState::default() },
         Some(state) => {
@@ -148,9 +152,10 @@ pub fn evaluate_with(
     };
 
     for (i, (attack, spec)) in attacks.iter().zip(options.attacks).enumerate() {
+        let attempts = attack.attempts(session.classes());
         let begun = state.outcome.robust.len();
         if i + 1 < begun {
-            work.done(i);
+            work.done(i, attempts, count_of(state.outcome.before(i)) as usize);
             continue;
         }
         if i == begun {
@@ -159,7 +164,8 @@ pub fn evaluate_with(
                 observer.keep(i, at, &Batch::gather(data, &[at as u32]).images)?;
             }
         }
-        let attempts = attack.attempts(session.classes());
+        // Of an evaluation that goes on: how many images they met is not known any more.
+        work.done(i, state.attempt, count_of(state.outcome.before(i)) as usize);
         for attempt in state.attempt..attempts {
             let robust = &state.outcome.robust[i];
             let left: Vec<u32> =
@@ -167,61 +173,142 @@ pub fn evaluate_with(
             for (n, part) in left.chunks(batch).enumerate() {
                 check_stop(options)?;
                 let start = Instant::now();
-                // Equal sizes share compiled programs; the images that fill up are not looked at.
-                let mut positions = part.to_vec();
-                positions.resize(filled(part.len(), batch), part[0]);
-                let filled = Batch::gather(data, &positions);
-                let count = filled.len();
-                session.load(&filled.images, &filled.labels, &filled.indices)?;
-                let mut objective = Objective::new(session, count, options.seed, Purpose::AttackStart, 0)
-                    .with_stop(options.stop);
-                attack.attempt(&mut objective, attempt)?;
-                let passes = objective.passes();
-                session.score(count, Loss::CrossEntropy)?;
-                let withstood = session.read_correct(count)?;
-                let loss = session.read_per_image(session.buffers().loss, count)?;
-                let images = session.read_adversarial(count)?;
-                let len = images.len() / count;
-                audit(attack.name(), &attack.ball(), &filled.images, &images, count)?;
-                let outcome = &mut state.outcome;
-                if let Some(total) = outcome.passes.get_mut(i) {
-                    // One more forward pass than the attack's: the result is classified again.
-                    total.forwards += (passes.forwards + 1) * part.len() as u64;
-                    total.gradients += passes.gradients * part.len() as u64;
+                let mut place = Place {
+                    attack: i,
+                    attempt,
+                    meets: left.len(),
+                    met: n * batch,
+                    batch: part.len(),
+                    part: 0.0,
+                    standing: state.outcome.robust_correct(i),
+                    right,
+                };
+                let tell = |place: Place, observer: &mut _| {
+                    let images_done = place.met + (place.part * place.batch as f64) as usize;
+                    Observer::progress(
+                        observer,
+                        EvaluateProgress {
+                            images_done,
+                            images: left.len(),
+                            clean_correct: right,
+                            position: i,
+                            attack: Some((attack.name(), place.standing)),
+                            attempt: (attempt, attempts),
+                            fraction: work.attack(place),
+                        },
+                    );
+                };
+                let mut spent = Passes::default();
+                let (mut at, mut from) = (part.to_vec(), Vec::new());
+                for piece in 0..attack.pieces() {
+                    let last = piece + 1 == attack.pieces();
+                    let mut listener = |passes: Passes| {
+                        let all = spent.plus(passes);
+                        tell(Place { part: work.part(i, all), ..place }, observer);
+                    };
+                    let met = meet(
+                        session,
+                        data,
+                        options,
+                        &**attack,
+                        (attempt, piece),
+                        (&at, &from),
+                        &mut listener,
+                    )?;
+                    spent = spent.plus(met.passes);
+                    let outcome = &mut state.outcome;
+                    if let Some(total) = outcome.passes.get_mut(i) {
+                        // One more forward pass than the attack's: the result is classified again.
+                        total.forwards += (met.passes.forwards + 1) * at.len() as u64;
+                        total.gradients += met.passes.gradients * at.len() as u64;
+                    }
+                    let (mut goes_on, mut images) = (Vec::new(), Vec::new());
+                    for (k, &position) in at.iter().enumerate() {
+                        let found = &met.images[k * met.len..][..met.len];
+                        if met.withstood[k] && !last {
+                            goes_on.push(position);
+                            images.extend_from_slice(found);
+                            continue;
+                        }
+                        let position = position as usize;
+                        outcome.robust[i][position] = met.withstood[k];
+                        if !met.withstood[k] && spec.minimises() && i < outcome.distances.len() {
+                            let away = distance(&met.clean[k * met.len..][..met.len], found, spec.ball.norm);
+                            insert(&mut outcome.distances[i], away as f32);
+                        }
+                        if attempt == 0 {
+                            outcome.signs.loss_rise[i].add(clean_losses[position], met.loss[k]);
+                        }
+                        if attempt == 0 || !met.withstood[k] {
+                            observer.keep(i, position, found)?;
+                        }
+                    }
+                    (at, from) = (goes_on, images);
+                    if at.is_empty() {
+                        break;
+                    }
                 }
-                for (k, &at) in part.iter().enumerate() {
-                    let at = at as usize;
-                    outcome.robust[i][at] = withstood[k];
-                    if !withstood[k] && spec.minimises() && i < outcome.distances.len() {
-                        let image = k * len..(k + 1) * len;
-                        let away = distance(&filled.images[image.clone()], &images[image], spec.ball.norm);
-                        insert(&mut outcome.distances[i], away as f32);
-                    }
-                    if attempt == 0 {
-                        outcome.signs.loss_rise[i].add(clean_losses[at], loss[k]);
-                    }
-                    if attempt == 0 || !withstood[k] {
-                        observer.keep(i, at, &images[k * len..][..len])?;
-                    }
-                }
-                outcome.seconds[i] += start.elapsed().as_secs_f64();
-                let images_done = (n * batch + part.len()).min(left.len());
-                observer.progress(EvaluateProgress {
-                    images_done,
-                    images: left.len(),
-                    clean_correct: outcome.clean_correct(),
-                    attack: Some((attack.name(), outcome.robust_correct(i))),
-                    attempt: (attempt, attempts),
-                    fraction: work.attack(i, attempt, images_done as f64 / left.len() as f64),
-                });
+                state.outcome.seconds[i] += start.elapsed().as_secs_f64();
+                (place.met, place.batch) = (place.met + part.len(), 0);
+                place.standing = state.outcome.robust_correct(i);
+                tell(place, observer);
                 state.next = part[part.len() - 1] as usize + 1;
                 observer.state(&state)?;
             }
+            work.done(i, 1, left.len());
             (state.attempt, state.next) = (attempt + 1, 0);
         }
-        work.done(i);
     }
     Ok(state.outcome)
+}
+
+/// What a piece of an attempt made of a batch.
+struct Met {
+    withstood: Vec<bool>,
+    loss: Vec<f32>,
+    /// Values of an image.
+    len: usize,
+    clean: Vec<f32>,
+    images: Vec<f32>,
+    passes: Passes,
+}
+
+/// Attacks the images at positions `at`, from the adversarial images `from` where there are some; what is
+/// found is classified again, and audited.
+fn meet(
+    session: &mut Session,
+    data: &Dataset,
+    options: &EvaluateOptions<'_>,
+    attack: &dyn Attack,
+    (attempt, piece): (u32, u32),
+    (at, from): (&[u32], &[f32]),
+    listener: &mut dyn FnMut(Passes),
+) -> Result<Met> {
+    // Equal sizes share compiled programs; the images that fill up are not looked at.
+    let batch = options.batch.min(session.capacity());
+    let mut positions = at.to_vec();
+    positions.resize(filled(at.len(), batch), at[0]);
+    let filled = Batch::gather(data, &positions);
+    let count = filled.len();
+    let len = filled.images.len() / count;
+    session.load(&filled.images, &filled.labels, &filled.indices)?;
+    if piece > 0 {
+        let mut images = from.to_vec();
+        (at.len()..count).for_each(|_| images.extend_from_slice(&from[..len]));
+        let adversarial = session.buffers().adversarial;
+        session.device().write(adversarial, &images);
+    }
+    let mut objective = Objective::new(session, count, options.seed, Purpose::AttackStart, 0)
+        .with_stop(options.stop)
+        .with_listener(listener);
+    attack.piece(&mut objective, attempt, piece)?;
+    let passes = objective.passes();
+    session.score(count, Loss::CrossEntropy)?;
+    let withstood = session.read_correct(count)?;
+    let loss = session.read_per_image(session.buffers().loss, count)?;
+    let images = session.read_adversarial(count)?;
+    audit(attack.name(), &attack.ball(), &filled.images, &images, count)?;
+    Ok(Met { withstood, loss, len, clean: filled.images, images, passes })
 }
 
 /// The clean images: what the model makes of them, and the loss of each.
@@ -259,9 +346,10 @@ fn measure_clean(
             images_done: outcome.clean.len(),
             images: data.len(),
             clean_correct: outcome.clean_correct(),
+            position: 0,
             attack: None,
             attempt: (0, 1),
-            fraction: work.clean(outcome.clean.len() as f64 / data.len() as f64),
+            fraction: work.clean(outcome.clean.len(), data.len(), outcome.clean_correct()),
         });
     }
     Ok((outcome, losses))
@@ -271,11 +359,8 @@ impl EvaluationState {
     /// The next attack begins.
     fn begin(&mut self) {
         let outcome = &mut self.outcome;
-        let before = match outcome.order {
-            Order::Independent => &outcome.clean,
-            Order::InTurn => outcome.robust.last().unwrap_or(&outcome.clean),
-        };
-        outcome.robust.push(before.clone());
+        let before = outcome.before(outcome.robust.len()).clone();
+        outcome.robust.push(before);
         // A state of an earlier version does not know of the attacks before, and so not of this one.
         if outcome.passes.len() == outcome.seconds.len() {
             outcome.passes.push(Passes::default());
@@ -299,7 +384,8 @@ fn check_resumed(state: &EvaluationState, clean: &Outcome, order: Order) -> Resu
     }
     if state.outcome.clean != clean.clean {
         return Err(Error::Config(
-            "the model classifies the clean images otherwise than when the state was saved: another device,              or a model that answers at random; start again without it"
+            "the model classifies the clean images otherwise than when the state was saved: another device, \
+             or a model that answers at random; start again without it"
                 .into(),
         ));
     }

@@ -87,7 +87,7 @@ pub use adapt::{AdaptLimits, AdaptOptions, AdaptProgress, Adaptation, Example, E
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
     Aim, Apgd, Attack, AttackSpec, Ball, CwL2, DeepFool, Fab, Fgsm, MiFgsm, Objective, Passes, Pgd, Square,
-    Start, parse_fraction,
+    Start, parse_fraction, show_fraction,
 };
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]

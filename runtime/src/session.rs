@@ -281,6 +281,11 @@ impl Session {
         self.extra_of(name, len)
     }
 
+    /// The buffer of that name, if an attack has asked for one.
+    pub fn extra(&self, name: &str) -> Option<Variable> {
+        self.extra.get(name).copied()
+    }
+
     fn extra_of(&mut self, name: &'static str, len: usize) -> Result<Variable> {
         if let Some(&variable) = self.extra.get(name) {
             return Ok(variable);

@@ -75,7 +75,7 @@ def theirs(name, net, x, y, options):
             "fgsm": lambda: torchattacks.FGSM(net, eps=eps),
             "bim": lambda: torchattacks.BIM(net, **iterated),
             "mi-fgsm": lambda: torchattacks.MIFGSM(net, decay=1.0, **iterated),
-            "pgd": lambda: torchattacks.PGD(net, eps=eps, steps=20, alpha=2.5 * eps / 20),
+            "pgd": lambda: torchattacks.PGD(net, eps=eps, steps=20, alpha=eps / 4),
         }[name]()
         return attack(x, y), who
     if name == "cw-l2":

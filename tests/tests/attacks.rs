@@ -1,8 +1,10 @@
 //! Attacks against PyTorch, from the same random numbers, on both executors; and what holds for every
 //! attack: it stays in its ball and its box, and does the same to an image in any company.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use adamant::op::Norm;
-use adamant::{AttackSpec, Device, Model, Objective, Purpose, Session, import};
+use adamant::{AttackSpec, Device, Model, Objective, Passes, Purpose, Session, import};
 use adamant_tests::compare::{Tolerance, assert_close};
 use adamant_tests::golden::{self, Golden};
 use adamant_tests::gpu::gpu;
@@ -140,6 +142,52 @@ fn searches_follow_pytorch() {
     failures.report();
 }
 
+/// The attacks by plain steps, in both norms; with restarts, what they take in the end.
+#[test]
+fn plain_steps_follow_pytorch() {
+    let (golden, model) = (Golden::open("plain_attacks.safetensors"), tiny_resnet());
+    let labels: Vec<u32> = golden.integers("labels").1.iter().map(|&l| l as u32).collect();
+    let indices = (0..labels.len() as u32).collect();
+    let batch = Batch { images: golden.real("x").1, labels, indices };
+    let count = batch.labels.len();
+    let mut failures = Failures::new();
+    let mut compared = 0;
+    for device in [Device::cpu(), gpu()] {
+        let kind = if device.is_cpu() { "cpu" } else { "gpu" };
+        let mut session = Session::new(device, &model, count).unwrap();
+        for (norm, eps, step) in [("linf", "8/255", "2/255"), ("l2", "0.4", "0.1")] {
+            for (name, text) in [
+                ("fgsm", "fgsm:"),
+                ("bim", "bim:steps=5"),
+                ("pgd", "pgd:steps=5"),
+                ("pgd_normal", "pgd:steps=5,start=normal"),
+                ("pgd_t", "pgd-t:steps=5"),
+                ("pgd_random_target", "pgd-random-target:steps=5"),
+                ("cw", "cw:steps=5"),
+                ("mi_fgsm", "mi-fgsm:steps=5"),
+                ("pgd_restarts", "pgd:steps=2,restarts=3"),
+            ] {
+                let step = if name == "fgsm" { String::new() } else { format!(",step={step}") };
+                let attack = spec(&format!("{text}{step},norm={norm},eps={eps}")).build();
+                batch.load(&mut session);
+                let mut objective = Objective::new(&mut session, count, 0, Purpose::AttackStart, 0);
+                match name {
+                    "pgd_restarts" => attack.perturb(&mut objective).unwrap(),
+                    _ => attack.attempt(&mut objective, 0).unwrap(),
+                }
+                let found = session.read_adversarial(count).unwrap();
+                let expected = golden.real(&format!("{name}_{norm}")).1;
+                let checked = compare(&found, &expected, Tolerance::Approximate);
+                failures.check(&format!("{kind}, {name}, {norm}"), checked);
+                compared += 1;
+            }
+        }
+    }
+    // Nothing that the file holds goes unchecked: all but the images and their labels.
+    assert_eq!(compared, 2 * (golden.names().len() - 2));
+    failures.report();
+}
+
 /// Attacks that walk along the boundary choose at every step, by what rounding decides where an image
 /// lies on it: one image may take another way than the reference's, if what it finds, in as many steps,
 /// is no farther away.
@@ -235,17 +283,77 @@ fn every_attack_stays_in_its_ball_and_box() {
 #[test]
 fn no_attack_minds_the_company() {
     let (batch, model) = (Batch::golden(), tiny_resnet());
-    let mut session = Session::new(Device::cpu(), &model, 6).unwrap();
-    let len = batch.images.len() / batch.labels.len();
-    for spec in every_attack() {
-        let together = attack(&mut session, &batch, &spec);
-        assert_eq!(together, attack(&mut session, &batch, &spec), "{} differs when repeated", spec.kind);
-        for places in [&[4][..], &[5, 0, 2]] {
-            let apart = attack(&mut session, &batch.part(places), &spec);
-            for (found, &place) in apart.chunks_exact(len).zip(places) {
-                let name = format!("{}, image {place} of {places:?}", spec.kind);
-                assert_close(&name, found, &together[place * len..][..len], Tolerance::Approximate);
+    for device in [Device::cpu(), gpu()] {
+        let mut session = Session::new(device, &model, 6).unwrap();
+        let len = batch.images.len() / batch.labels.len();
+        for spec in every_attack() {
+            let together = attack(&mut session, &batch, &spec);
+            assert_eq!(together, attack(&mut session, &batch, &spec), "{} differs when repeated", spec.kind);
+            for places in [&[4][..], &[5, 0, 2]] {
+                let apart = attack(&mut session, &batch.part(places), &spec);
+                for (found, &place) in apart.chunks_exact(len).zip(places) {
+                    let name = format!("{}, image {place} of {places:?}", spec.kind);
+                    assert_close(&name, found, &together[place * len..][..len], Tolerance::Approximate);
+                }
             }
+        }
+    }
+}
+
+/// What a search keeps as the best so far, after each of its passes: it never gets worse.
+#[test]
+fn the_best_so_far_never_gets_worse() {
+    let (mixed, right, model) = (Batch::golden(), Batch::labelled("right"), tiny_resnet());
+    let count = mixed.labels.len();
+    for device in [Device::cpu(), gpu()] {
+        let mut session = Session::new(device, &model, count).unwrap();
+        for (text, kept) in [
+            ("apgd-ce:steps=24", "apgd best loss"),
+            ("apgd-dlr:norm=l2,eps=0.3,steps=24", "apgd best loss"),
+            ("apgd-t:steps=24", "apgd best loss"),
+            ("square:queries=40", "square best loss"),
+            ("square:norm=l2,queries=40", "square best loss"),
+            ("fab:norm=l2,eps=20,steps=4", "closeness"),
+            ("fab-t:eps=1,steps=8", "closeness"),
+            ("deepfool:eps=1,steps=5", "closeness"),
+            ("cw-l2:eps=20,steps=20,searches=2,c=0.3,step=0.05", "closeness"),
+        ] {
+            let spec = spec(text);
+            let batch = if spec.minimises() { &right } else { &mixed };
+            let (mut before, mut rose, mut passes) = (vec![f32::MIN; count], 0, 2);
+            loop {
+                // The same search again, stopped one pass later.
+                batch.load(&mut session);
+                let stop = AtomicBool::new(false);
+                let mut listener =
+                    |p: Passes| stop.store(p.forwards + p.gradients > passes, Ordering::Relaxed);
+                let mut objective = Objective::new(&mut session, count, 0, Purpose::AttackStart, 0)
+                    .with_stop(&stop)
+                    .with_listener(&mut listener);
+                let ended = spec.build().attempt(&mut objective, 0).is_ok();
+                let buffer = session.extra(kept).expect("the attack keeps it");
+                let now = session.device().read(buffer).unwrap();
+                for (n, (now, before)) in now.iter().zip(&before).enumerate() {
+                    // The largest number stands for nothing found yet.
+                    let nothing = [now, before].map(|v| kept == "closeness" && *v == f32::MAX);
+                    assert!(
+                        !nothing[0] || nothing[1] || *before == f32::MIN,
+                        "{text}: image {n} is lost again"
+                    );
+                    assert!(
+                        nothing[0] || nothing[1] || now >= before,
+                        "{text}: {now} after {before}, image {n}"
+                    );
+                    rose += usize::from(now > before && *before > f32::MIN);
+                }
+                before = now;
+                passes += 1;
+                if ended {
+                    break;
+                }
+            }
+            assert!(rose > 0 || kept == "closeness", "{text}: nothing ever rises");
+            assert!(passes > 10, "{text}: {passes} passes");
         }
     }
 }

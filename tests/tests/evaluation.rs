@@ -8,6 +8,7 @@ use adamant::{
     Order, Outcome, Purpose, Session, Stream, evaluate_with, import,
 };
 use adamant_tests::golden;
+use adamant_tests::gpu::gpu;
 
 const IMAGES: usize = 37;
 const SHAPE: [usize; 3] = [3, 9, 11];
@@ -44,7 +45,17 @@ fn run(
     batch: usize,
     order: Order,
 ) -> (Outcome, Vec<Vec<Vec<f32>>>, Vec<f64>) {
-    let mut session = Session::new(Device::cpu(), &tiny_resnet(), batch).unwrap();
+    run_on(Device::cpu(), data, attacks, batch, order)
+}
+
+fn run_on(
+    device: Device,
+    data: &Dataset,
+    attacks: &[AttackSpec],
+    batch: usize,
+    order: Order,
+) -> (Outcome, Vec<Vec<Vec<f32>>>, Vec<f64>) {
+    let mut session = Session::new(device, &tiny_resnet(), batch).unwrap();
     let stop = AtomicBool::new(false);
     let options = EvaluateOptions { attacks, batch, seed: 0, stop: &stop };
     let mut seen = Seen {
@@ -92,12 +103,21 @@ fn timeless(outcome: Outcome) -> Outcome {
 
 #[test]
 fn an_evaluation_goes_on_wherever_it_stopped() {
+    goes_on(Device::cpu, &[Order::Independent, Order::InTurn]);
+}
+
+#[test]
+fn an_evaluation_on_an_adapter_goes_on_wherever_it_stopped() {
+    goes_on(gpu, &[Order::InTurn]);
+}
+
+fn goes_on(open: impl Fn() -> Device, orders: &[Order]) {
     let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
     let attacks = specs(&["fgsm:eps=0.4", "pgd:eps=0.4,steps=4,restarts=3", "square:eps=0.4,queries=20"]);
-    for order in [Order::Independent, Order::InTurn] {
+    for &order in orders {
         let never = AtomicBool::new(false);
         let options = EvaluateOptions { attacks: &attacks, batch: 16, seed: 0, stop: &never };
-        let mut session = Session::new(Device::cpu(), &tiny_resnet(), 16).unwrap();
+        let mut session = Session::new(open(), &tiny_resnet(), 16).unwrap();
         let mut all = Seen { kept: vec![vec![vec![]; 37]; 3], fractions: vec![], states: vec![], stop: None };
         let expected = evaluate_with(&mut session, &data, &options, order, None, &mut all).unwrap();
         assert!(all.states.len() >= 8, "{} states", all.states.len());
@@ -175,17 +195,67 @@ fn a_long_attack_hears_that_it_should_stop() {
 #[test]
 fn batches_do_not_matter() {
     let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
-    let attacks =
-        specs(&["pgd:eps=0.4,steps=8,restarts=3", "apgd-t:eps=0.4,steps=8", "square:eps=0.4,queries=60"]);
-    for order in [Order::Independent, Order::InTurn] {
-        let (expected, _, _) = run(&data, &attacks, 37, order);
+    let attacks = specs(&[
+        "pgd:eps=0.4,steps=8,restarts=3",
+        "apgd-t:eps=0.4,steps=8",
+        "fab-t:eps=0.4,steps=4",
+        "square:eps=0.4,queries=60",
+        "pgd:eps=0.3,step=0.002,steps=120",
+    ]);
+    // Programs for every size of batch take an adapter's driver a while to compile.
+    let cases: [(fn() -> Device, _, &[usize]); 3] = [
+        (Device::cpu, Order::Independent, &[1, 5, 16]),
+        (Device::cpu, Order::InTurn, &[1, 5, 16]),
+        (gpu, Order::InTurn, &[5]),
+    ];
+    for (open, order, batches) in cases {
+        let (expected, ..) = run_on(open(), &data, &attacks, 37, order);
         let fell = expected.clean_correct() - expected.worst_case();
         assert!(fell > 0 && expected.worst_case() > 0, "some fall and some withstand: {fell}");
-        for batch in [1, 5, 16] {
-            let (found, _, _) = run(&data, &attacks, batch, order);
+        for &batch in batches {
+            let (found, ..) = run_on(open(), &data, &attacks, batch, order);
             assert_eq!((&found.clean, &found.robust), (&expected.clean, &expected.robust), "batch {batch}");
         }
     }
+}
+
+/// Each image meets the same attacks wherever it is among the others.
+#[test]
+fn the_order_of_the_images_does_not_matter() {
+    let whole = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    let attacks = specs(&["pgd:eps=0.4,steps=8", "apgd-t:eps=0.4,steps=8", "square:eps=0.4,queries=60"]);
+    for open in [Device::cpu, gpu] {
+        let (expected, ..) = run_on(open(), &whole, &attacks, 8, Order::InTurn);
+        // The last images first, as the shards of an evaluation may be measured.
+        let mut found = vec![Vec::new(); attacks.len()];
+        for range in [20..37, 0..20] {
+            let (part, ..) = run_on(open(), &whole.subset(range), &attacks, 8, Order::InTurn);
+            for (all, part) in found.iter_mut().zip(part.robust) {
+                all.splice(0..0, part);
+            }
+        }
+        assert_eq!(found, expected.robust);
+    }
+}
+
+/// A long attack is for those that withstand it: every 50 steps the others leave, and stay as they are.
+#[test]
+fn images_that_fell_leave_a_long_attack() {
+    let data = data(&mut Session::new(Device::cpu(), &tiny_resnet(), 1).unwrap());
+    let long = specs(&["pgd:eps=0.4,step=0.01,steps=170"]);
+    let pieces = specs(&["pgd:eps=0.4,step=0.01,steps=50", "pgd:eps=0.4,step=0.01,steps=170"]);
+    let (found, kept, fractions) = run(&data, &long, 16, Order::Independent);
+    let (alone, first, _) = run(&data, &pieces, 16, Order::InTurn);
+    // Who falls within 50 steps has taken 50, and is what those 50 steps made of it.
+    let (right, left) = (found.clean_correct(), alone.robust_correct(0));
+    assert!(left > 0 && left < right, "some fall and some withstand: {left} of {right}");
+    for n in (0..IMAGES).filter(|&n| alone.clean[n] && !alone.robust[0][n]) {
+        assert!(!found.robust[0][n] && kept[0][n] == first[0][n], "image {n}");
+    }
+    assert_eq!(found.robust[0], alone.robust[1], "the rest goes on as if it had been alone");
+    let steps = found.passes[0].gradients;
+    assert!(steps >= 50 * (right - left) + 100 * left && steps <= 50 * right + 120 * left, "{steps} steps");
+    assert!(fractions.is_sorted() && fractions.last() == Some(&1.0), "{fractions:?}");
 }
 
 #[test]

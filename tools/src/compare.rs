@@ -111,8 +111,7 @@ fn measure(
         let report = measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report;
         Ok([report.clean.accuracy, report.worst_case.robust_accuracy])
     };
-    // A step of a quarter of the radius, as the papers have it.
-    let [clean, pgd20] = robust(&[&format!("pgd:steps=20,step={}", eps / 4.0)], Order::Independent)?;
+    let [clean, pgd20] = robust(&["pgd:steps=20"], Order::Independent)?;
     let autoattack = match args.autoattack {
         true => Some(robust(Suite::Autoattack.attacks(), Order::InTurn)?[1]),
         false => None,

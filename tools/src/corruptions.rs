@@ -6,7 +6,7 @@ use adamant::{
 };
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::args::EvaluateArgs;
@@ -64,15 +64,15 @@ pub fn measure(
 }
 
 /// What `--json` gets where there are corrupted images alone.
-#[derive(Serialize)]
-struct Published<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct Published {
     schema: u32,
-    model: &'a str,
-    data: &'a str,
+    pub model: String,
+    pub data: String,
     images: u64,
     device: String,
-    corruptions: &'a CorruptionReport,
-    command: &'a [String],
+    pub corruptions: CorruptionReport,
+    pub command: Vec<String>,
 }
 
 /// `evaluate --data cifar10c:DIR`.
@@ -86,6 +86,10 @@ pub fn run_published(
     if [channels, height, width] != files.shape() {
         bail!("{}: images of 3x32x32, the model takes {channels}x{height}x{width}", args.data);
     }
+    let classes = loaded.model.network.classes()?;
+    if classes != files.classes() {
+        bail!("{}: images of {} classes, the model tells {classes} apart", args.data, files.classes());
+    }
     if !files.missing().is_empty() {
         console.note(&format!("{}: without {}", args.data, files.missing().join(", ")));
     }
@@ -94,18 +98,19 @@ pub fn run_published(
     let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
     let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
     let report = measure(loaded, &images, device, batch, console, Vec::new(), None)?;
-    let data = args.data.split(':').next().unwrap_or_default();
+    let data = files.name();
+    let head = format!("{}: {} of {data}\n\n", loaded.name, count(report.images as usize, "image"));
+    let text = head + &text(&report);
     let result = Published {
         schema: 1,
-        model: &loaded.name,
-        data,
+        model: loaded.name.clone(),
+        data: data.to_owned(),
         images: report.images,
         device: name,
-        corruptions: &report,
-        command: console.command(),
+        corruptions: report,
+        command: console.command().to_vec(),
     };
-    let head = format!("{}: {} of {data}\n\n", loaded.name, count(report.images as usize, "image"));
-    output::result(&args.json, &result, &(head + &text(&report)))?;
+    output::result(&args.json, &result, &text)?;
     Ok(Outcome::Done)
 }
 

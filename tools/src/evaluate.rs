@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 
 use crate::args::{EvaluateArgs, Suite};
 use crate::measure::{Measurement, attacks_of_curve, open_device, parse_attacks};
-use crate::model::Loaded;
+use crate::model::{Loaded, PreprocessingArgs};
 use crate::output::{self, percent};
 use crate::progress::Console;
 use crate::resume::{self, StateFile};
@@ -64,8 +64,9 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         );
     }
     let mut surrogates = Vec::new();
+    let own = PreprocessingArgs { mean: args.surrogate_mean.clone(), std: args.surrogate_std.clone() };
     for path in &args.surrogates {
-        surrogates.push(Loaded::open(path, &args.preprocessing, console)?);
+        surrogates.push(Loaded::open_surrogate(path, &own, &args.preprocessing, console)?);
     }
     let device = open_device(&args.device, console)?;
     let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;

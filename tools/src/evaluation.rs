@@ -1,10 +1,11 @@
 //! What `evaluate --json` writes, `merge` puts together and `report` shows.
 
+use std::fmt;
 use std::path::Path;
 
 use adamant::{
-    Ardist, AttackSpec, CorruptionReport, Curve, Distance, EvaluationReport, Order, Outcome, Passes,
-    ReportContext, Tradeoff, wilson,
+    Ardist, AttackResult, AttackSpec, CorruptionReport, Curve, Distance, EvaluationReport, Order, Outcome,
+    Passes, ReportContext, Tradeoff, wilson,
 };
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -78,11 +79,33 @@ pub struct Evaluation {
     /// Of the suite of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corruptions: Option<CorruptionReport>,
+    /// Models that images were made against, too: the attacks named `transfer-`, of one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub surrogates: Vec<Surrogate>,
     /// The command that made it, as it was typed.
     pub command: Vec<String>,
     pub settings: Settings,
     /// Image by image.
     pub outcome: Outcome,
+}
+
+/// A model that images were made against.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Surrogate {
+    /// As the user named it.
+    pub model: String,
+    /// What part it gets right of the images that the attacked model gets right.
+    pub accuracy: Option<f64>,
+}
+
+impl fmt::Display for Surrogate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "made against {}", self.model)?;
+        match self.accuracy {
+            Some(accuracy) => write!(f, ", which gets {} of these right", percent(accuracy)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Wilson's intervals, 95%, of every accuracy: how far the numbers can be trusted for images that were
@@ -125,7 +148,15 @@ pub struct Cost {
 }
 
 impl Evaluation {
-    pub fn new(outcome: Outcome, model: &str, data: &str, command: &[String], settings: Settings) -> Self {
+    /// `surrogates` are their names.
+    pub fn new(
+        outcome: Outcome,
+        model: &str,
+        surrogates: &[String],
+        data: &str,
+        command: &[String],
+        settings: Settings,
+    ) -> Self {
         let attacks = settings.all_attacks();
         let report = outcome.report(
             &attacks,
@@ -139,6 +170,9 @@ impl Evaluation {
             },
         );
         let of = |correct| wilson(correct, report.images);
+        let right =
+            |n: usize| Some(*outcome.surrogate_correct.get(n)? as f64 / report.clean.correct.max(1) as f64);
+        let name = |(n, model): (usize, &String)| Surrogate { model: model.clone(), accuracy: right(n) };
         Self {
             order: outcome.order,
             first_image: settings.first_image,
@@ -150,6 +184,7 @@ impl Evaluation {
             },
             metrics: Metrics::new(&report, &outcome, &attacks),
             corruptions: None,
+            surrogates: surrogates.iter().enumerate().map(name).collect(),
             command: command.to_vec(),
             report,
             settings,
@@ -174,7 +209,7 @@ impl Evaluation {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = table(&self.report);
+        let mut text = table(&self.report, &self.surrogates);
         let metrics = &self.metrics;
         if let Some(sum) = metrics.sum {
             text += &format!("sum of clean and attacked: {sum:.1}");
@@ -213,12 +248,22 @@ impl Evaluation {
     }
 }
 
+/// Whether the attacks of AutoAttack's standard version are among these, with as many steps.
+pub fn is_autoattack(attacks: &[AttackResult]) -> bool {
+    let has = |ball: &AttackResult, (name, steps): &(&str, u32)| {
+        let same = |a: &&AttackResult| (a.eps, &a.norm) == (ball.eps, &ball.norm) && a.steps >= *steps;
+        attacks.iter().filter(same).any(|a| a.name == *name)
+    };
+    let all = [("apgd-ce", 100), ("apgd-t", 100), ("fab-t", 100), ("square", 5000)];
+    attacks.iter().any(|ball| all.iter().all(|wanted| has(ball, wanted)))
+}
+
 impl Metrics {
     fn new(report: &EvaluationReport, outcome: &Outcome, attacks: &[AttackSpec]) -> Self {
         let attacked = !report.attacks.is_empty();
         let (clean, robust) = (100.0 * report.clean.accuracy, 100.0 * report.worst_case.robust_accuracy);
         let tradeoff = Tradeoff::of(&report.data).filter(|_| attacked);
-        let published = |a: &adamant::AttackResult| {
+        let published = |a: &AttackResult| {
             a.norm == "linf" && (a.eps - 8.0 / 255.0).abs() < 1e-6 && !a.name.starts_with("transfer-")
         };
         let correct = report.clean.correct.max(1) as f64;
@@ -226,15 +271,44 @@ impl Metrics {
             forwards: passes.forwards as f64 / correct,
             gradients: passes.gradients as f64 / correct,
         };
-        let has = |name: &str| report.attacks.iter().any(|a| a.name == name && published(a));
         Self {
             sum: attacked.then_some(clean + robust),
             ardist: tradeoff.map(|curve| curve.distance(clean, robust)),
-            ardist_attacks: ["apgd-ce", "apgd-t", "fab-t", "square"].into_iter().all(has)
-                && report.attacks.iter().all(published),
+            ardist_attacks: is_autoattack(&report.attacks) && report.attacks.iter().all(published),
             curves: outcome.curves(attacks),
             distances: (0..outcome.distances.len()).map(|i| outcome.distance(i)).collect(),
             cost: outcome.passes.iter().map(|p| cost(*p)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn autoattack_is_four_attacks_with_all_their_steps() {
+        let attack = |name: &str, eps: f64, steps| AttackResult {
+            name: name.into(),
+            norm: "linf".into(),
+            eps,
+            step: 0.0,
+            steps,
+            restarts: 1,
+            robust_correct: 0,
+            robust_accuracy: 0.0,
+            seconds: 0.0,
+        };
+        let mut all: Vec<AttackResult> =
+            [("apgd-ce", 100), ("apgd-t", 100), ("fab-t", 100), ("square", 5000)]
+                .map(|(name, steps)| attack(name, 0.1, steps))
+                .into();
+        assert!(is_autoattack(&all) && !is_autoattack(&all[1..]) && !is_autoattack(&[]));
+        all.push(attack("pgd", 0.2, 20));
+        assert!(is_autoattack(&all));
+        all[3].steps = 1000;
+        assert!(!is_autoattack(&all), "Square with fewer queries");
+        all[3] = attack("square", 0.2, 5000);
+        assert!(!is_autoattack(&all), "Square in another ball");
     }
 }

@@ -12,9 +12,9 @@ use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 
 use crate::args::{BallArgs, DeviceArgs, ImagesArgs, Tune};
-use crate::evaluation::{Evaluation, Settings};
+use crate::evaluation::{Evaluation, Settings, Surrogate};
 use crate::model::Loaded;
-use crate::output::{count, duration, percent, pixels};
+use crate::output::{count, duration, percent, pixels, wrap};
 use crate::progress::{Console, stop_on_interrupt};
 use crate::resume::StateFile;
 
@@ -148,8 +148,9 @@ impl<'a> Measurement<'a> {
         let mut session = Session::new(device, &loaded.model, batch)?;
         let options = EvaluateOptions { attacks: self.attacks, batch, seed: self.seed, stop };
         let mut watch = Watch {
-            bar: console.bar(1000, "{bar:24} {percent:>3}%  {msg}  {elapsed} (eta {eta})"),
-            milestones: Milestones::new(self.attacks.len() > 1, self.data.len()),
+            bar: console.bar(1000, "{bar:12} {percent:>3}%  {wide_msg}  {elapsed} (eta {prefix})"),
+            eta: Eta::default(),
+            milestones: Milestones::new(self.attacks, self.data.len()),
             console,
             keep,
             file: file.as_mut(),
@@ -159,7 +160,8 @@ impl<'a> Measurement<'a> {
         let mut outcome = finish(found, file)?;
         for (n, surrogate) in self.surrogates.iter().enumerate() {
             let mut made = Session::new(open()?, &surrogate.model, batch)?;
-            let bar = console.bar(1000, "{bar:24} {percent:>3}%  transfer  {elapsed} (eta {eta})");
+            let bar = console.bar(1000, "{bar:12} {percent:>3}%  {wide_msg}  {elapsed} (eta {eta})");
+            bar.set_message(format!("transfer from {}", surrogate.name));
             let first = self.attacks.len() * (n + 1);
             let found = evaluate_transfer(
                 &mut made,
@@ -178,7 +180,9 @@ impl<'a> Measurement<'a> {
             finish(found, file)?;
         }
         let data = &self.data.name;
-        let evaluation = Evaluation::new(outcome, &loaded.name, data, console.command(), settings);
+        let surrogates: Vec<String> = self.surrogates.iter().map(|s| s.name.clone()).collect();
+        let (model, command) = (&loaded.name, console.command());
+        let evaluation = Evaluation::new(outcome, model, &surrogates, data, command, settings);
         for warning in &evaluation.report.warnings {
             console.warn(&format!("{} [{}]", warning.message, warning.flag));
         }
@@ -205,7 +209,8 @@ fn finish<T>(found: adamant::Result<T>, file: &mut Option<StateFile>) -> Result<
 /// Shows how far an evaluation is, and keeps what it finds.
 struct Watch<'a, Keep> {
     bar: ProgressBar,
-    milestones: Milestones,
+    eta: Eta,
+    milestones: Milestones<'a>,
     console: &'a Console,
     keep: Keep,
     file: Option<&'a mut StateFile>,
@@ -213,18 +218,14 @@ struct Watch<'a, Keep> {
 
 impl<Keep: FnMut(usize, usize, &[f32]) -> adamant::Result<()>> Observer for Watch<'_, Keep> {
     fn progress(&mut self, progress: EvaluateProgress<'_>) {
-        self.bar.set_position((progress.fraction * 1000.0) as u64);
-        let (done, images) = (progress.images_done, progress.images);
-        let (attempt, attempts) = progress.attempt;
-        self.bar.set_message(match progress.attack {
-            Some((name, robust)) if attempts > 1 => {
-                format!("{name} {} of {attempts}, image {done} of {images}, {robust} robust", attempt + 1)
-            }
-            Some((name, robust)) => format!("{name}, image {done} of {images}, {robust} robust"),
-            None => format!("image {done} of {images}"),
-        });
         if let Some(line) = self.milestones.pass(&progress) {
             self.bar.suspend(|| self.console.line(&line));
+        }
+        // Every pass comes here: nothing is written where nobody looks.
+        if !self.bar.is_hidden() {
+            self.bar.set_position((progress.fraction * 1000.0) as u64);
+            self.bar.set_message(message(&progress));
+            self.bar.set_prefix(self.eta.after(&progress));
         }
     }
 
@@ -240,27 +241,66 @@ impl<Keep: FnMut(usize, usize, &[f32]) -> adamant::Result<()>> Observer for Watc
     }
 }
 
-/// Tells when an attack has ended: a long evaluation shows what it has found so far.
-struct Milestones {
-    wanted: bool,
-    images: usize,
-    start: Instant,
-    seen: Option<(String, u64)>,
+/// `apgd-t 2/9, 31/38 images, 30 robust`: what fits beside the bar.
+fn message(progress: &EvaluateProgress<'_>) -> String {
+    let (done, images) = (progress.images_done, progress.images);
+    let (attempt, attempts) = progress.attempt;
+    match progress.attack {
+        Some((name, robust)) if attempts > 1 => {
+            format!("{name} {}/{attempts}, {done}/{images} images, {robust} robust", attempt + 1)
+        }
+        Some((name, robust)) => format!("{name}, {done}/{images} images, {robust} robust"),
+        None => format!("clean, {done}/{images} images"),
+    }
 }
 
-impl Milestones {
-    fn new(wanted: bool, images: usize) -> Self {
-        Self { wanted, images, start: Instant::now(), seen: None }
+/// When an evaluation will end, by how long its attacks have taken so far.
+#[derive(Default)]
+struct Eta {
+    /// When the first attack was heard of, and the part that was done by then.
+    start: Option<(Instant, f64)>,
+}
+
+impl Eta {
+    fn after(&mut self, progress: &EvaluateProgress<'_>) -> String {
+        match self.start {
+            None if progress.attack.is_some() => self.start = Some((Instant::now(), progress.fraction)),
+            Some((at, from)) => return Self::at(at.elapsed().as_secs_f64(), from, progress.fraction),
+            None => {}
+        }
+        "...".into()
+    }
+
+    /// So many seconds after a part `from` of the work was done, when `now` is.
+    fn at(seconds: f64, from: f64, now: f64) -> String {
+        let rest = seconds * (1.0 - now) / (now - from);
+        if seconds >= 1.0 && rest.is_finite() && rest >= 0.0 { duration(rest) } else { "...".into() }
+    }
+}
+
+/// Tells when an attack has ended: a long evaluation shows what it has found so far.
+struct Milestones<'a> {
+    attacks: &'a [AttackSpec],
+    images: usize,
+    start: Instant,
+    /// The attack that runs, and how many withstand it.
+    seen: Option<(usize, u64)>,
+}
+
+impl<'a> Milestones<'a> {
+    fn new(attacks: &'a [AttackSpec], images: usize) -> Self {
+        Self { attacks, images, start: Instant::now(), seen: None }
     }
 
     /// A line about the attack that ended, when another one has begun.
     fn pass(&mut self, progress: &EvaluateProgress<'_>) -> Option<String> {
-        let (name, robust) = progress.attack?;
-        let before = self.seen.replace((name.to_owned(), robust));
-        let (before, stood) = before.filter(|(before, _)| self.wanted && before != name)?;
+        let (_, robust) = progress.attack?;
+        let (before, stood) = self.seen.replace((progress.position, robust))?;
+        let attack = self.attacks.get(before).filter(|_| before != progress.position)?;
         let part = percent(stood as f64 / self.images as f64);
         let time = duration(self.start.elapsed().as_secs_f64());
-        Some(format!("{before}: {part} robust, {time} so far"))
+        let (kind, eps) = (&attack.kind, pixels(f64::from(attack.ball.eps)));
+        Some(format!("{kind} {} {eps}: {part} robust, {time} so far", attack.norm_name()))
     }
 }
 
@@ -314,23 +354,36 @@ pub fn describe(attack: &AttackResult) -> String {
     text
 }
 
-/// The report for people: a line for each attack.
-pub fn table(report: &EvaluationReport) -> String {
+/// The surrogate of which attack number `attack` of `attacks` is the first.
+pub fn first_of(attack: usize, attacks: usize, surrogates: &[Surrogate]) -> Option<&Surrogate> {
+    let each = attacks / (surrogates.len() + 1);
+    let first = each > 0 && attack.is_multiple_of(each);
+    surrogates.get((attack / each.max(1)).checked_sub(1)?).filter(|_| first)
+}
+
+/// The report for people: a line for each attack, those made against surrogates under their names.
+pub fn table(report: &EvaluationReport, surrogates: &[Surrogate]) -> String {
     let images = count(report.images as usize, "image");
     let mut text = format!("{}: {images} of {} {}\n\n", report.model, report.data, report.split);
-    let mut row = |name: &str, accuracy: f64, correct: u64, seconds: String| {
+    let row = |text: &mut String, name: &str, accuracy: f64, correct: u64, seconds: String| {
         let part = format!("{correct}/{}", report.images);
         let line = format!("{name:<46} {:>7} {part:>13} {seconds:>9}", percent(accuracy));
-        text += line.trim_end();
+        *text += line.trim_end();
         text.push('\n');
     };
-    row("clean", report.clean.accuracy, report.clean.correct, String::new());
-    for attack in &report.attacks {
-        row(&describe(attack), attack.robust_accuracy, attack.robust_correct, duration(attack.seconds));
+    row(&mut text, "clean", report.clean.accuracy, report.clean.correct, String::new());
+    for (i, attack) in report.attacks.iter().enumerate() {
+        if let Some(surrogate) = first_of(i, report.attacks.len(), surrogates) {
+            text += &wrap(&format!("{surrogate}:"), 2);
+            text.push('\n');
+        }
+        let (accuracy, correct) = (attack.robust_accuracy, attack.robust_correct);
+        row(&mut text, &describe(attack), accuracy, correct, duration(attack.seconds));
     }
     if report.attacks.len() > 1 {
         let worst = &report.worst_case;
-        row("worst of these for each image", worst.robust_accuracy, worst.robust_correct, String::new());
+        let (accuracy, correct) = (worst.robust_accuracy, worst.robust_correct);
+        row(&mut text, "worst of these for each image", accuracy, correct, String::new());
     }
     let interval = |correct| {
         let [low, high] = wilson(correct, report.images);
@@ -342,4 +395,59 @@ pub fn table(report: &EvaluationReport) -> String {
     }
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(position: usize, robust: u64, fraction: f64) -> EvaluateProgress<'static> {
+        EvaluateProgress {
+            images_done: 3,
+            images: 9,
+            clean_correct: 10,
+            position,
+            attack: Some(("pgd-t", robust)),
+            attempt: (1, 9),
+            fraction,
+        }
+    }
+
+    /// The same attack at other radii is another attack.
+    #[test]
+    fn every_attack_that_ended_is_told() {
+        let attacks = parse_attacks(
+            &["pgd:eps=1/255", "pgd:eps=2/255", "fgsm:norm=l2"],
+            &BallArgs { norm: None, eps: None },
+        );
+        let attacks = attacks.unwrap();
+        let mut milestones = Milestones::new(&attacks, 20);
+        assert_eq!(milestones.pass(&progress(0, 9, 0.1)), None);
+        assert_eq!(milestones.pass(&progress(0, 8, 0.2)), None);
+        let line = milestones.pass(&progress(1, 7, 0.3)).expect("the first has ended");
+        assert!(line.starts_with("pgd linf 1/255: 40.0% robust, "), "{line}");
+        let line = milestones.pass(&progress(2, 7, 0.3)).expect("the second has ended");
+        assert!(line.starts_with("pgd linf 2/255: 35.0% robust, "), "{line}");
+    }
+
+    #[test]
+    fn surrogates_stand_above_their_attacks() {
+        let surrogate = |model: &str| Surrogate { model: model.into(), accuracy: None };
+        let two = [surrogate("a"), surrogate("b")];
+        let above: Vec<&str> =
+            (0..6).map(|i| first_of(i, 6, &two).map_or("", |s| s.model.as_str())).collect();
+        assert_eq!(above, ["", "", "a", "", "b", ""]);
+        assert!((0..3).all(|i| first_of(i, 3, &[]).is_none()));
+        assert!(first_of(0, 0, &two).is_none());
+    }
+
+    #[test]
+    fn the_rest_takes_as_long_as_what_was_done() {
+        assert_eq!(Eta::at(60.0, 0.0, 0.25), "3m00s");
+        // What was done before it went on took none of this time.
+        assert_eq!(Eta::at(60.0, 0.5, 0.75), "1m00s");
+        assert_eq!(Eta::at(60.0, 0.5, 1.0), "0.0 s");
+        assert_eq!([Eta::at(60.0, 0.5, 0.5), Eta::at(0.1, 0.0, 0.5)], ["...", "..."]);
+        assert_eq!(message(&progress(0, 8, 0.5)), "pgd-t 2/9, 3/9 images, 8 robust");
+    }
 }

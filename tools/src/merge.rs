@@ -27,6 +27,7 @@ fn merge(mut parts: Vec<(String, Evaluation)>, command: &[String]) -> Result<Eva
     let mut parts = parts.into_iter();
     let (first_name, first) = parts.next().context("there is nothing to merge")?;
     let (model, data) = (first.report.model, first.report.data);
+    let surrogates: Vec<String> = first.surrogates.into_iter().map(|s| s.model).collect();
     let (mut settings, mut found): (Settings, Found) = (first.settings, first.outcome);
     let mut next = settings.first_image;
     if next != settings.whole_from {
@@ -70,7 +71,7 @@ fn merge(mut parts: Vec<(String, Evaluation)>, command: &[String]) -> Result<Eva
     if next != end {
         bail!("the part with the images from {next} to {end} is missing");
     }
-    let merged = Evaluation::new(found, &model, &data, command, settings);
+    let merged = Evaluation::new(found, &model, &surrogates, &data, command, settings);
     Ok(Evaluation { corruptions: corrupted, ..merged })
 }
 
@@ -106,7 +107,7 @@ mod tests {
             signs: Signs { loss_rise: vec![LossRise { sum: 1.0, images: to - from }], ..Signs::default() },
             ..Found::default()
         };
-        (format!("part{from}.json"), Evaluation::new(outcome, "m.onnx", "cifar10", &[], settings))
+        (format!("part{from}.json"), Evaluation::new(outcome, "m.onnx", &[], "cifar10", &[], settings))
     }
 
     #[test]

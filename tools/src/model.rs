@@ -150,6 +150,26 @@ impl Loaded {
         Ok(loaded)
     }
 
+    /// Reads a model that images are made against. What the user says about normalisation is about ONNX
+    /// files alone: `own` of these, or else that of the model that is attacked.
+    pub fn open_surrogate(
+        path: &Path,
+        own: &PreprocessingArgs,
+        attacked: &PreprocessingArgs,
+        console: &Console,
+    ) -> Result<Self> {
+        let mut loaded = Self::read(path)?;
+        if loaded.notes.is_none() {
+            return Ok(loaded);
+        }
+        let channels = loaded.model.network.input[0];
+        match own.resolve(channels).with_context(|| "--surrogate-mean and --surrogate-std")? {
+            Some(own) => loaded.model.preprocessing = own,
+            None => loaded = Self::open(path, attacked, console)?,
+        }
+        Ok(loaded)
+    }
+
     /// Reads a model as the file describes it.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();

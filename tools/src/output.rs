@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use adamant::package::write_atomically;
+/// A distance in pixels of [0, 1].
+pub use adamant::show_fraction as pixels;
 use anyhow::Result;
 use serde::Serialize;
 
@@ -38,15 +40,6 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// `0.917` as `91.7%`.
 pub fn percent(part: f64) -> String {
     format!("{:.1}%", 100.0 * part)
-}
-
-/// A distance in pixels of [0, 1], as a fraction of 255 where that is shorter.
-pub fn pixels(distance: f64) -> String {
-    let decimal = ((distance * 1e6).round() / 1e6).to_string();
-    let eighths = (distance * 255.0 * 8.0).round() / 8.0;
-    let fraction = format!("{eighths}/255");
-    let exact = (distance * 255.0 - eighths).abs() < 1e-4;
-    if exact && fraction.len() < decimal.len() { fraction } else { decimal }
 }
 
 /// Seconds as people say them.
@@ -132,7 +125,8 @@ mod tests {
     #[test]
     fn numbers_are_written_for_people() {
         assert_eq!([pixels(8.0 / 255.0), pixels(0.5 / 255.0), pixels(0.1)], ["8/255", "0.5/255", "0.1"]);
-        assert_eq!([pixels(0.031), pixels(0.0)], ["0.031", "0"]);
+        assert_eq!([pixels(0.031), pixels(0.0), pixels(0.25 / 255.0)], ["0.031", "0", "0.25/255"]);
+        assert_eq!([pixels(f64::from(0.6f32)), pixels(2.0 / 3.0)], ["0.6", "0.666667"]);
         assert_eq!([duration(1.25), duration(59.97), duration(3725.0)], ["1.2 s", "1m00s", "1h02m"]);
         assert_eq!([bytes(12), bytes(1 << 20)], ["12 bytes", "1.0 MiB"]);
         assert_eq!([count(1, "image"), count(1500, "image")], ["1 image", "1,500 images"]);

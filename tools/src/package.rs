@@ -49,7 +49,7 @@ pub fn run(args: &PackageArgs, console: &Console) -> Result<Outcome> {
     if let Some(data) = &images {
         let packed = loaded.with_model(package.model.clone());
         let after = measure(args, data, &packed, console)?;
-        text += &(table(&after) + "\n");
+        text += &(table(&after, &[]) + "\n");
         if changed {
             let before = measure(args, data, &loaded, console)?;
             let cost = Cost::new(&before, &after);

@@ -11,6 +11,8 @@ use adamant::package::write_atomically;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::output::pixels;
+
 /// The kind of data that such a folder is.
 pub const SAVED: &str = "saved";
 
@@ -163,7 +165,8 @@ impl Saved {
             Dataset::from_values(SAVED, [shape[1], shape[2], shape[3]], class_names.clone(), values, labels)
                 .with_context(|| self.folder.display().to_string())?;
         found.notes.push(format!(
-            "images of {data} {split} after {attack} ({norm}, eps {eps}): what is called clean is their accuracy"
+            "images of {data} {split} after {attack} ({norm}, eps {}): what is called clean is their accuracy",
+            pixels(f64::from(*eps))
         ));
         Ok(found)
     }

@@ -236,6 +236,35 @@ fn saved_images_are_evaluated_again() {
     assert!(err.contains("nowhere"), "{err}");
 }
 
+/// Surrogates are named above what was made against them, and have their own normalisation.
+#[test]
+fn surrogates_are_told_apart() {
+    let dir = Folder::new();
+    let file = dir.path("result.json");
+    let model = root().join("examples/data/digits_resnet8.onnx").display().to_string();
+    let attacked = ["--limit", "100", "--attack", "pgd:eps=0.1,steps=4", "--surrogate", &model];
+    let measure = |more: &[&str]| {
+        let (text, err) = run(0, &words(&evaluate(&[&attacked[..], more, &["--json", &file]].concat())));
+        let found = json(&file);
+        std::fs::remove_file(&file).unwrap();
+        (text, err, found)
+    };
+    let (text, _, found) = measure(&[]);
+    assert!(text.contains("made against") && text.contains("which gets 100.0% of these right:"), "{text}");
+    assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    // The same model by another name: what fools the one fools the other.
+    assert_eq!(found["surrogates"][0]["accuracy"], 1.0);
+    assert_eq!(found["attacks"][0]["robust_correct"], found["attacks"][1]["robust_correct"]);
+    assert!(found["attacks"][0]["robust_correct"].as_u64() < found["clean"]["correct"].as_u64());
+
+    let (_, err, found) = measure(&["--surrogate-mean", "9", "--surrogate-std", "0.1"]);
+    assert!(err.contains("surrogate 1 gets") && err.contains("[surrogate-near-chance]"), "{err}");
+    assert!(found["surrogates"][0]["accuracy"].as_f64().unwrap() < 0.3);
+    assert!(found["attacks"][1]["robust_correct"].as_u64() > found["attacks"][0]["robust_correct"].as_u64());
+    let (_, err) = run(2, &words(&evaluate(&["--attack", "fgsm", "--surrogate-mean", "none"])));
+    assert!(err.contains("--surrogate <MODEL>"), "{err}");
+}
+
 /// The suites are those of the authors' code, in its order and with its restarts.
 #[test]
 fn autoattack_plus_is_six_attacks() {

@@ -56,6 +56,8 @@ pub struct Objective<'a> {
     gradient: Option<&'a GradientOf<'a>>,
     /// Set by another thread to stop.
     stop: Option<&'a AtomicBool>,
+    /// Hears of every pass.
+    listener: Option<&'a mut dyn FnMut(Passes)>,
     passes: Passes,
 }
 
@@ -66,6 +68,12 @@ pub struct Passes {
     pub forwards: u64,
     /// Gradients of the image: a forward pass, and one back to the pixels.
     pub gradients: u64,
+}
+
+impl Passes {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self { forwards: self.forwards + other.forwards, gradients: self.gradients + other.gradients }
+    }
 }
 
 /// Computes the gradient of the summed loss at the adversarial images of the first so many images of a
@@ -87,6 +95,7 @@ impl<'a> Objective<'a> {
             balls: None,
             gradient: None,
             stop: None,
+            listener: None,
             passes: Passes::default(),
         }
     }
@@ -109,8 +118,18 @@ impl<'a> Objective<'a> {
         self
     }
 
-    /// An attack takes thousands of steps: this is where it hears that nobody waits for it any more.
-    fn check_stop(&self) -> Result<()> {
+    /// Tells `listener` of the passes so far, before each of the attack's gradients and scores.
+    pub fn with_listener(mut self, listener: &'a mut dyn FnMut(Passes)) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// An attack takes thousands of steps: this is where it tells how far it is, and hears that nobody waits
+    /// for it any more.
+    fn before_a_pass(&mut self) -> Result<()> {
+        if let Some(listener) = &mut self.listener {
+            listener(self.passes);
+        }
         match self.stop {
             Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Interrupted),
             _ => Ok(()),
@@ -264,7 +283,7 @@ impl<'a> Objective<'a> {
     /// Computes the gradient of the summed loss at the adversarial images; the loss of each of them;
     /// and whether it is still classified correctly.
     pub fn gradient(&mut self) -> Result<()> {
-        self.check_stop()?;
+        self.before_a_pass()?;
         self.passes.gradients += 1;
         match self.gradient {
             Some(gradient) => gradient(self.session, self.count),
@@ -274,7 +293,7 @@ impl<'a> Objective<'a> {
 
     /// Computes what [`Objective::gradient`] does, without the gradient.
     pub fn score(&mut self) -> Result<()> {
-        self.check_stop()?;
+        self.before_a_pass()?;
         self.passes.forwards += 1;
         self.session.score(self.count, self.loss)
     }

@@ -23,8 +23,8 @@ struct Known {
 enum DefaultStep {
     /// This part of eps.
     Part(f32),
-    /// Madry's rule: 2.5 eps / steps.
-    Madry,
+    /// eps / 4, or 2.5 eps / steps where that is longer.
+    Pgd,
     /// eps / steps.
     Share,
     /// This long, whatever eps is.
@@ -44,9 +44,9 @@ const WEIGHTED: &[&str] = &["eps", "step", "steps", "searches", "c"];
 const ATTACKS: &[Known] = &[
     known("fgsm", &["norm", "eps"], 1, DefaultStep::Part(1.0), Start::Clean),
     known("bim", STEPPED, 10, DefaultStep::Part(0.25), Start::Clean),
-    known("pgd", STARTED, 20, DefaultStep::Madry, Start::Random),
-    known("pgd-t", STARTED, 20, DefaultStep::Madry, Start::Random),
-    known("pgd-random-target", STARTED, 20, DefaultStep::Madry, Start::Random),
+    known("pgd", STARTED, 20, DefaultStep::Pgd, Start::Random),
+    known("pgd-t", STARTED, 20, DefaultStep::Pgd, Start::Random),
+    known("pgd-random-target", STARTED, 20, DefaultStep::Pgd, Start::Random),
     known("cw", STARTED, 30, DefaultStep::Part(0.25), Start::Random),
     known("mi-fgsm", STEPPED, 10, DefaultStep::Part(0.25), Start::Clean),
     known("apgd-ce", ADAPTIVE, 100, DefaultStep::Part(2.0), Start::Random),
@@ -117,6 +117,17 @@ pub fn parse_fraction(text: &str) -> Result<f32> {
     Ok(value as f32)
 }
 
+/// Writes what [`parse_fraction`] reads: as a fraction of 255 where that is shorter, or says more.
+pub fn show_fraction(value: f64) -> String {
+    let rounded = (value * 1e6).round() / 1e6;
+    let eighths = (value * 255.0 * 8.0).round() / 8.0;
+    let (decimal, fraction) = (rounded.to_string(), format!("{eighths}/255"));
+    let exact = (value * 255.0 - eighths).abs() < 1e-4;
+    // As exact as f32 is.
+    let precise = (rounded - value).abs() < 1e-7;
+    if exact && (fraction.len() < decimal.len() || !precise) { fraction } else { decimal }
+}
+
 impl AttackSpec {
     /// The names of all attacks.
     pub fn names() -> impl Iterator<Item = &'static str> {
@@ -125,7 +136,9 @@ impl AttackSpec {
 
     /// Parses `NAME[:KEY=VALUE,...]`. `norm` and `eps` are used where the text has none; eps
     /// defaults to 8/255 for linf and 0.5 for l2. The other defaults are those of each attack's paper:
-    /// PGD, for one, takes 20 steps of 2.5 eps / steps from a random start (Madry's rule).
+    /// PGD, for one, takes 20 steps from a random start, of eps / 4: the 2/255 at 8/255 with which PGD-20 is
+    /// measured (Rice et al., 2020; Wu et al., 2020); with fewer than ten steps, of 2.5 eps / steps (Madry's
+    /// rule), so that they can cross the ball.
     pub fn parse(text: &str, norm: Option<Norm>, eps: Option<f32>) -> Result<Self> {
         let (kind, settings) = text.split_once(':').unwrap_or((text, ""));
         let Some(known) = ATTACKS.iter().find(|known| known.name == kind) else {
@@ -168,7 +181,7 @@ impl AttackSpec {
         let step = match (values.get("step"), known.step) {
             (Some(text), _) => parse_fraction(text)?,
             (None, DefaultStep::Part(part)) => part * eps,
-            (None, DefaultStep::Madry) => 2.5 * eps / steps.max(1) as f32,
+            (None, DefaultStep::Pgd) => eps * (2.5 / steps.max(1) as f32).max(0.25),
             (None, DefaultStep::Share) => eps / steps.max(1) as f32,
             (None, DefaultStep::Fixed(step)) => step,
         };
@@ -214,14 +227,15 @@ impl AttackSpec {
         self.kind != "square" && !self.is_transferred()
     }
 
-    /// The passes that an image takes in one step of one attempt, where a forward pass is 1 and a
-    /// gradient another.
-    pub fn passes(&self) -> f64 {
+    /// The passes that an image takes in one step of one attempt on a model of `classes`, where a forward
+    /// pass is 1 and a gradient 2.
+    pub fn passes(&self, classes: usize) -> f64 {
         match self.kind.as_str() {
             "square" => 1.0,
             "fab-t" => 3.0,
-            // A gradient for each of nine classes.
-            "deepfool" | "fab" => 19.0,
+            // A gradient for each of the classes that they look at.
+            "deepfool" => 2.0 * f64::from(Aim::Likely.targets(classes)) + 1.0,
+            "fab" => 2.0 * classes.saturating_sub(1) as f64 + 1.0,
             "cw-l2" | "cw-l2-t" => 2.0 * f64::from(self.searches),
             _ => 2.0,
         }
@@ -335,10 +349,15 @@ mod tests {
     }
 
     #[test]
-    fn defaults_follow_madry() {
-        let spec = AttackSpec::parse("pgd:eps=8/255", None, None).unwrap();
-        assert_eq!((spec.steps, spec.start, spec.restarts), (20, Start::Random, 1));
-        assert!((spec.step - 1.0 / 255.0).abs() < 1e-9);
+    fn pgd_takes_quarters_of_the_radius_but_crosses_the_ball() {
+        let spec = |text| AttackSpec::parse(text, None, None).unwrap();
+        let pgd = spec("pgd:eps=8/255");
+        assert_eq!((pgd.steps, pgd.start, pgd.restarts), (20, Start::Random, 1));
+        for (text, step) in
+            [("pgd", 2.0), ("pgd:steps=1000", 2.0), ("pgd:steps=10", 2.0), ("pgd-t:steps=4", 5.0)]
+        {
+            assert!((spec(text).step - step / 255.0).abs() < 1e-9, "{text}: {}", spec(text).step);
+        }
         let spec = AttackSpec::parse("fgsm", Some(Norm::L2), None).unwrap();
         assert_eq!((spec.ball.norm, spec.ball.eps, spec.step), (Norm::L2, 0.5, 0.5));
     }

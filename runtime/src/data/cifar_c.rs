@@ -20,6 +20,7 @@ const MOST_IMAGES: usize = 10_000_000;
 /// A folder with such files.
 pub struct PublishedCorruptions {
     folder: PathBuf,
+    classes: u32,
     /// Of each severity.
     labels: Vec<u32>,
     /// The corruptions that have a file, and where its images begin.
@@ -27,7 +28,8 @@ pub struct PublishedCorruptions {
 }
 
 impl PublishedCorruptions {
-    /// Opens `cifar10c:DIR` or `cifar100c:DIR`; `None` when `spec` is of another kind.
+    /// Opens `cifar10c:DIR` or `cifar100c:DIR`, or `DIR` where it has a labels.npy; `None` when `spec` is of
+    /// another kind.
     ///
     /// # Errors
     /// [`Error::Data`] and [`Error::Io`] naming the file that is missing or damaged.
@@ -35,7 +37,16 @@ impl PublishedCorruptions {
         match spec.split_once(':') {
             Some(("cifar10c", folder)) => Some(Self::read_folder(Path::new(folder), 10)),
             Some(("cifar100c", folder)) => Some(Self::read_folder(Path::new(folder), 100)),
-            _ => None,
+            _ => {
+                let folder = Path::new(spec);
+                let labels = folder.join("labels.npy");
+                if !labels.is_file() {
+                    return None;
+                }
+                // The labels tell the two apart.
+                let most = read_labels(&labels, 100).map(|all| all.into_iter().max().unwrap_or(0));
+                Some(most.and_then(|most| Self::read_folder(folder, if most < 10 { 10 } else { 100 })))
+            }
         }
     }
 
@@ -83,7 +94,16 @@ impl PublishedCorruptions {
             return Err(Error::data(folder, "no gaussian_noise.npy or any other corruption"));
         }
         let labels = all[..all.len() / SEVERITIES].to_vec();
-        Ok(Self { folder: folder.to_owned(), labels, files })
+        Ok(Self { folder: folder.to_owned(), classes, labels, files })
+    }
+
+    /// `cifar10c` or `cifar100c`.
+    pub fn name(&self) -> &'static str {
+        if self.classes == 10 { "cifar10c" } else { "cifar100c" }
+    }
+
+    pub fn classes(&self) -> usize {
+        self.classes as usize
     }
 
     /// Images of each corruption and severity.
@@ -224,6 +244,15 @@ mod tests {
         // Row (3 - 1) * 2 + 1; planes of 1024.
         assert_eq!((labels, pixels[0], pixels[1024], pixels[2048]), (vec![5], 15, 16, 17));
         assert!(PublishedCorruptions::open("cifar10:there").is_none());
+        // A folder says by its labels which of the two it is.
+        let named = |dir: &tempfile::TempDir| {
+            let files = PublishedCorruptions::open(&dir.path().display().to_string()).unwrap().unwrap();
+            (files.name(), files.classes())
+        };
+        assert_eq!(named(&dir), ("cifar10c", 10));
+        std::fs::write(dir.path().join("labels.npy"), npy("|u1", "(10,)", &[77; 10])).unwrap();
+        assert_eq!(named(&dir), ("cifar100c", 100));
+        assert!(PublishedCorruptions::open(&dir.path().join("none").display().to_string()).is_none());
     }
 
     #[test]

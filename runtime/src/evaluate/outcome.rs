@@ -25,6 +25,9 @@ pub struct Outcome {
     /// found, in its norm, the nearest first; empty for the others.
     #[serde(default)]
     pub distances: Vec<Vec<f32>>,
+    /// For each surrogate: how many it gets right of the images that the model gets right.
+    #[serde(default)]
+    pub surrogate_correct: Vec<u64>,
     /// Images whose gradient was exactly zero everywhere at the clean image.
     pub zero_gradients: usize,
     pub order: Order,
@@ -36,6 +39,14 @@ pub struct Outcome {
 impl Outcome {
     pub fn clean_correct(&self) -> u64 {
         count_of(&self.clean)
+    }
+
+    /// The images that attack `index` meets.
+    pub(super) fn before(&self, index: usize) -> &Vec<bool> {
+        match self.order {
+            Order::InTurn if index > 0 => &self.robust[index - 1],
+            _ => &self.clean,
+        }
     }
 
     /// Images that withstood attack `index`.
@@ -132,6 +143,12 @@ impl Outcome {
         } else {
             self.distances.clear();
         }
+        if self.surrogate_correct.len() == other.surrogate_correct.len() {
+            let both = self.surrogate_correct.iter_mut().zip(&other.surrogate_correct);
+            both.for_each(|(mine, theirs)| *mine += theirs);
+        } else {
+            self.surrogate_correct.clear();
+        }
         self.zero_gradients += other.zero_gradients;
         self.signs.append(&other.signs);
         self.absent_classes.retain(|class| other.absent_classes.contains(class));
@@ -148,6 +165,7 @@ impl Outcome {
             && self.seconds.iter().all(|s| s.is_finite() && *s >= 0.0)
             && self.signs.loss_rise.len() == attacks
             && [self.passes.len(), self.distances.len()].iter().all(|&len| len == attacks || len == 0)
+            && self.surrogate_correct.iter().all(|&right| right <= self.clean_correct())
             && self.distances.iter().all(|all| all.is_sorted() && all.iter().all(|d| d.is_finite()))
     }
 }
@@ -245,6 +263,7 @@ mod tests {
             absent_classes: absent.to_vec(),
             passes: vec![Passes { forwards: 2, gradients: 3 }],
             distances: vec![vec![clean.len() as f32]],
+            surrogate_correct: vec![count_of(clean)],
             signs: Signs { loss_rise: vec![rise], ..Signs::default() },
             ..Outcome::default()
         }
@@ -257,14 +276,21 @@ mod tests {
         let expected = part(&[true, true, false], &[true, false, false], &[2]);
         let passes = vec![Passes { forwards: 4, gradients: 6 }];
         let distances = vec![vec![1.0, 2.0]];
-        assert_eq!(all, Outcome { seconds: vec![3.0], passes, distances, ..expected });
+        let surrogate_correct = vec![2];
+        assert_eq!(all, Outcome { seconds: vec![3.0], passes, distances, surrogate_correct, ..expected });
         assert_eq!(all.distance(0), Some(Distance { found: 2, mean: 1.5, median: 1.5 }));
         assert!(all.is_whole(3) && !all.is_whole(2));
         assert!(all.append(&Outcome::default()).is_err());
         // What one part does not know, the whole does not.
-        let old = Outcome { passes: vec![], distances: vec![], ..part(&[true], &[true], &[]) };
+        let old = Outcome {
+            passes: vec![],
+            distances: vec![],
+            surrogate_correct: vec![],
+            ..part(&[true], &[true], &[])
+        };
         all.append(&old).unwrap();
         assert!(all.is_whole(4) && all.passes.is_empty() && all.distance(0).is_none());
+        assert!(all.surrogate_correct.is_empty());
     }
 
     #[test]

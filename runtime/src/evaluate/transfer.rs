@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{EvaluateOptions, LossRise, Outcome, audit, check_stop, filled};
+use super::{EvaluateOptions, LossRise, Outcome, audit, check_stop, count_of, filled};
 use crate::attacks::{AttackSpec, Objective, Passes};
 use crate::data::{Batch, Dataset};
 use crate::error::{Error, Result};
@@ -44,6 +44,11 @@ pub fn evaluate_transfer(
     }
     let batch = options.batch.min(session.capacity()).min(surrogate.capacity());
     let left: Vec<u32> = (0..data.len() as u32).filter(|&at| outcome.clean[at as usize]).collect();
+    // After the attacks of the model itself come those of one surrogate after the other.
+    let number = (first / options.attacks.len().max(1)).saturating_sub(1);
+    if outcome.surrogate_correct.len() == number {
+        outcome.surrogate_correct.push(right_of(surrogate, data, options, &left, batch)?);
+    }
     let mut done = 0;
     for (i, attack) in options.attacks.iter().map(AttackSpec::build).enumerate() {
         // An evaluation that goes on has some of them already.
@@ -91,4 +96,26 @@ pub fn evaluate_transfer(
         outcome.signs.loss_rise.push(LossRise::default());
     }
     Ok(())
+}
+
+/// How many of the images at these positions a model gets right.
+fn right_of(
+    session: &mut Session,
+    data: &Dataset,
+    options: &EvaluateOptions<'_>,
+    positions: &[u32],
+    batch: usize,
+) -> Result<u64> {
+    let mut right = 0;
+    for part in positions.chunks(batch) {
+        check_stop(options)?;
+        let mut filling = part.to_vec();
+        filling.resize(filled(part.len(), batch), part[0]);
+        let images = Batch::gather(data, &filling);
+        session.load(&images.images, &images.labels, &images.indices)?;
+        session.start_clean(images.len())?;
+        session.score(images.len(), Loss::CrossEntropy)?;
+        right += count_of(&session.read_correct(images.len())?[..part.len()]);
+    }
+    Ok(right)
 }

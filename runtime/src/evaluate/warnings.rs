@@ -2,7 +2,7 @@
 //! what to do about it.
 
 use super::{LossRise, Order, Outcome, count_of};
-use crate::attacks::AttackSpec;
+use crate::attacks::{AttackSpec, show_fraction};
 use crate::ops::{LogitLossKind, Norm};
 use crate::report::Warning;
 
@@ -18,6 +18,11 @@ const ENOUGH_IMAGES: f64 = 100.0;
 
 /// A ball so many times larger fools some image more, if the attack works at all.
 const FLAT_FACTOR: f32 = 3.999;
+
+/// A radius or a step as people write it.
+fn radius(value: f32) -> String {
+    show_fraction(f64::from(value))
+}
 
 impl Outcome {
     /// All warnings. `classes` is the number that the model tells apart.
@@ -100,6 +105,22 @@ impl Outcome {
                 ),
             );
         }
+        let right = self.clean_correct() as f64;
+        let guessing = chance + 3.0 * (chance * (1.0 - chance) / right.max(1.0)).sqrt();
+        for (n, &correct) in self.surrogate_correct.iter().enumerate() {
+            let part = correct as f64 / right.max(1.0);
+            if right >= ENOUGH_IMAGES && part < guessing {
+                warn(
+                    "surrogate-near-chance",
+                    format!(
+                        "surrogate {} gets {:.1}% right of the images that the model gets right, as guessing would: \
+                         what fools it says nothing; check its normalisation and the order of its classes",
+                        n + 1,
+                        100.0 * part
+                    ),
+                );
+            }
+        }
         let needs = |kind: &str| match kind {
             "apgd-dlr" => LogitLossKind::Dlr.classes(),
             "apgd-t" => LogitLossKind::TargetDlr.classes(),
@@ -142,7 +163,8 @@ impl Outcome {
                 format!(
                     "{} did not raise the loss of the images that it attacked: the model hides its gradients, or \
                      the step of {} is far too long",
-                    attack.kind, attack.step
+                    attack.kind,
+                    radius(attack.step)
                 ),
             );
         }
@@ -152,7 +174,8 @@ impl Outcome {
                 format!(
                     "{robust} images withstand {} at eps {}, where every image can become grey: the attack does \
                      not work on this model, and its other numbers are overestimates",
-                    attack.kind, attack.ball.eps
+                    attack.kind,
+                    radius(attack.ball.eps)
                 ),
             );
         }
@@ -207,7 +230,9 @@ impl Outcome {
                 format!(
                     "{} leaves {robust} images robust at eps {} as at {}: a larger ball should fool more; the attack \
                      does not work on this model, or the model masks its gradients",
-                    attack.kind, attack.ball.eps, attacks[j].ball.eps
+                    attack.kind,
+                    radius(attack.ball.eps),
+                    radius(attacks[j].ball.eps)
                 ),
             );
         }
@@ -233,7 +258,9 @@ impl Outcome {
                     format!(
                         "{} leaves {robust} images robust at eps {}, but only {before} at the smaller {}: the \
                          attack does not converge, or the model masks its gradients",
-                        attack.kind, attack.ball.eps, other.ball.eps
+                        attack.kind,
+                        radius(attack.ball.eps),
+                        radius(other.ball.eps)
                     ),
                 );
             }
@@ -296,6 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn a_surrogate_that_guesses_is_doubted() {
+        let of = |correct, images| {
+            let mut outcome = outcome(&[]);
+            outcome.clean = vec![true; images];
+            outcome.surrogate_correct = vec![images as u64, correct];
+            outcome.warnings(&[], 10).pop()
+        };
+        let warning = of(105, 1000).expect("a tenth is what guessing gives");
+        assert!(
+            warning.flag == "surrogate-near-chance" && warning.message.starts_with("surrogate 2 gets 10.5%")
+        );
+        assert_eq!((of(300, 1000), of(5, 50)), (None, None), "better than that, or too few to tell");
+    }
+
+    #[test]
     fn few_classes_change_the_loss() {
         let warnings = |classes| outcome(&[1, 1]).warnings(&specs(&["apgd-dlr", "apgd-t"]), classes);
         assert!(warnings(2)[0].message.contains("apgd-dlr and apgd-t"));
@@ -308,6 +350,8 @@ mod tests {
         let mut still = outcome(&[500]);
         still.signs.loss_rise = vec![rise(0.0)];
         assert_eq!(flags(&still, &["pgd"]), ["loss-not-rising"]);
+        let message = &still.warnings(&specs(&["pgd"]), 10)[0].message;
+        assert!(message.contains("the step of 2/255 is"), "{message}");
         still.signs.loss_rise = vec![rise(f64::NAN)];
         assert_eq!(flags(&still, &["pgd"]), ["loss-not-rising"]);
         // Without an image to attack, or where the loss is another, nothing is said.

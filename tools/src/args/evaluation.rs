@@ -8,7 +8,7 @@ use adamant::parse_fraction;
 use clap::{Args, ValueEnum};
 
 use super::{DeviceArgs, ImagesArgs, JsonArgs, SplitName};
-use crate::model::PreprocessingArgs;
+use crate::model::{PerChannel, PreprocessingArgs};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
@@ -47,11 +47,11 @@ Examples:
       --attack fgsm --attack pgd:steps=50,restarts=5
   adamant evaluate runs/aft --data cifar10:data --suite standard --eps 4/255 \\
       --require-accuracy 0.85 --require-robust 0.40 --json result.json
-  adamant evaluate model.adamant --data cifar10:data --attack apgd-ce \
+  adamant evaluate model.adamant --data cifar10:data --attack apgd-ce \\
       --curve 1/255,2/255,4/255,8/255 --json curve.json
   adamant evaluate model.adamant --data cifar10:data --suite corruptions
   adamant evaluate model.adamant --data cifar10c:CIFAR-10-C
-  adamant evaluate model.adamant --data cifar10:data --suite autoattack \
+  adamant evaluate model.adamant --data cifar10:data --suite autoattack \\
       --shard 2/4 --resume --json part2.json
 
 Without --attack and --suite, the suite is quick. An image counts as robust when
@@ -88,6 +88,12 @@ pub struct EvaluateArgs {
     /// Make the --attack images against this model too, and show them to MODEL; may be repeated
     #[arg(long = "surrogate", value_name = "MODEL")]
     pub surrogates: Vec<PathBuf>,
+    /// What the input of surrogates that are ONNX files was normalised by, where it is not as --mean
+    #[arg(long, value_name = "R,G,B", allow_hyphen_values = true, requires = "surrogates")]
+    pub surrogate_mean: Option<PerChannel>,
+    /// As --surrogate-mean; a name for one of them stands for both
+    #[arg(long, value_name = "R,G,B", requires = "surrogates")]
+    pub surrogate_std: Option<PerChannel>,
     /// Measure at each of these radii, such as 2/255,4/255,8/255: a robustness curve
     #[arg(long, value_name = "EPS,...", value_delimiter = ',', value_parser = parse_fraction, conflicts_with = "eps")]
     pub curve: Vec<f32>,
