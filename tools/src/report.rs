@@ -2,6 +2,8 @@
 
 mod analysis;
 mod chart;
+mod comparison;
+mod corrupted;
 mod inputs;
 mod page;
 mod pictures;

@@ -16,6 +16,11 @@ const STYLES: usize = 6;
 /// Labels of an axis are at least this far apart.
 const APART: f64 = 34.0;
 
+/// About as wide as a letter of a tick, and of a point's label, is; how high the latter is.
+const TICK_LETTER: f64 = 7.2;
+const LETTER: f64 = 6.2;
+const LINE: f64 = 11.0;
+
 /// One direction of a chart.
 pub struct Axis {
     pub label: String,
@@ -116,7 +121,9 @@ fn axes(x: &Axis, y: &Axis) -> Markup {
             @let at = x.x(*value);
             line.axis x1=(number(at)) x2=(number(at)) y1=(bottom) y2=(bottom + 4.0) {}
             @if at - last >= APART {
-                text.tick x=(number(at)) y=(bottom + 17.0) text-anchor="middle" { (text) }
+                // Centred, unless that would leave the picture.
+                @let half = text.chars().count() as f64 * TICK_LETTER / 2.0;
+                text.tick x=(number(at.min(WIDTH - half))) y=(bottom + 17.0) text-anchor="middle" { (text) }
                 @let () = last = at;
             }
         }
@@ -161,15 +168,13 @@ pub fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Markup {
                         @let points = path(one.points.iter().filter(inside).map(|p| (x.x(p.0), y.y(p.1))));
                         polyline class=(format!("line s{style}")) points=(points) {}
                     }
-                    @for (n, (a, b)) in one.points.iter().enumerate().filter(|(_, p)| inside(p)) {
+                    @for (a, b) in one.points.iter().filter(inside) {
                         @let (px, py) = (x.x(*a), y.y(*b));
                         (mark(style, px, py))
-                        @if let Some(label) = one.labels.get(n) {
-                            // On the side that has room.
-                            @let (dx, anchor) = if px > 0.7 * WIDTH { (-7.0, "end") } else { (7.0, "start") };
-                            text.point x=(number(px + dx)) y=(number(py + 4.0)) text-anchor=(anchor) { (label) }
-                        }
                     }
+                }
+                @for label in labels(x, y, series) {
+                    text.point x=(number(label.at.0)) y=(number(label.at.1)) text-anchor=(label.anchor) { (label.text) }
                 }
             }
             figcaption {
@@ -188,6 +193,72 @@ pub fn plot(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Markup {
             }
         }
     }
+}
+
+/// The text of a point at its place.
+struct Label<'a> {
+    text: &'a str,
+    at: (f64, f64),
+    anchor: &'static str,
+}
+
+impl Label<'_> {
+    /// What it covers: left, top, right, bottom.
+    fn covers(&self) -> [f64; 4] {
+        let width = self.text.chars().count() as f64 * LETTER;
+        let left = match self.anchor {
+            "start" => self.at.0,
+            "end" => self.at.0 - width,
+            _ => self.at.0 - width / 2.0,
+        };
+        [left, self.at.1 - LINE + 2.0, left + width, self.at.1 + 2.0]
+    }
+}
+
+/// How much of two rectangles is common to both.
+fn common(a: [f64; 4], b: [f64; 4]) -> f64 {
+    (a[2].min(b[2]) - a[0].max(b[0])).max(0.0) * (a[3].min(b[3]) - a[1].max(b[1])).max(0.0)
+}
+
+/// The labels of all points, each on the side of its point where it covers the least of marks, of labels
+/// before it, and of what is outside.
+fn labels<'a>(x: &Axis, y: &Axis, series: &'a [Series]) -> Vec<Label<'a>> {
+    const SIDES: [(f64, f64, &str); 8] = [
+        (7.0, 4.0, "start"),
+        (-7.0, 4.0, "end"),
+        (0.0, -7.0, "middle"),
+        (0.0, 15.0, "middle"),
+        (6.0, -5.0, "start"),
+        (6.0, 13.0, "start"),
+        (-6.0, -5.0, "end"),
+        (-6.0, 13.0, "end"),
+    ];
+    let place = |(a, b): &(f64, f64)| (x.x(*a), y.y(*b));
+    let finite = |(a, b): &&(f64, f64)| a.is_finite() && b.is_finite();
+    let points = || series.iter().flat_map(|s| &s.points);
+    let mut taken: Vec<[f64; 4]> =
+        points().filter(finite).map(place).map(|(x, y)| [x - 4.0, y - 4.0, x + 4.0, y + 4.0]).collect();
+    // Outside the picture, and the axes.
+    taken.extend([
+        [-1e3, -1e3, LEFT, 1e3],
+        [WIDTH - 2.0, -1e3, 1e3, 1e3],
+        [-1e3, HEIGHT - BOTTOM, 1e3, 1e3],
+        [-1e3, -1e3, 1e3, 0.0],
+    ]);
+    let mut placed = Vec::new();
+    for one in series {
+        for (point, text) in one.points.iter().zip(&one.labels).filter(|(p, _)| finite(p)) {
+            let (px, py) = place(point);
+            let at =
+                |(dx, dy, anchor): (f64, f64, &'static str)| Label { text, at: (px + dx, py + dy), anchor };
+            let hidden = |label: &Label<'_>| taken.iter().map(|t| common(*t, label.covers())).sum::<f64>();
+            let best = SIDES.into_iter().map(at).min_by(|a, b| hidden(a).total_cmp(&hidden(b)));
+            let best = best.expect("there are eight sides");
+            taken.push(best.covers());
+            placed.push(best);
+        }
+    }
+    placed
 }
 
 /// A point of a class.
@@ -237,7 +308,6 @@ pub fn scatter(title: &str, spots: &[Spot], names: &[String], bounds: [[f64; 2];
 
 /// Names at their places, from the top down, those that would lie on each other moved down.
 fn apart<'a>(names: impl Iterator<Item = (&'a String, (f64, f64))>) -> Vec<(&'a String, f64, f64)> {
-    const LINE: f64 = 11.0;
     const LETTER: f64 = 6.5;
     let mut wanted: Vec<_> = names.collect();
     wanted.sort_by(|a, b| a.1.1.total_cmp(&b.1.1));
@@ -338,6 +408,37 @@ mod tests {
             }
         }
         assert!(found.iter().any(|f| f.0 == "ship" && f.2 == 50.0), "it is alone: {found:?}");
+    }
+
+    /// Four points so close that their labels, all to the right, would be one.
+    #[test]
+    fn labels_do_not_lie_on_each_other() {
+        let points = vec![(85.67, 54.1), (85.57, 54.04), (86.23, 53.58), (88.22, 52.18), (94.9, 53.0)];
+        let names = ["S2O", "AWP", "LAS-AT", "LBGAT", "at the edge"].map(str::to_owned).into();
+        let series = [Series { labels: names, line: false, ..Series::line("published", points) }];
+        let axis = |from, to| Axis { label: String::new(), from, to, ticks: vec![] };
+        let found = labels(&axis(75.0, 95.0), &axis(0.0, 60.0), &series);
+        assert_eq!(found.len(), 5);
+        for (i, a) in found.iter().enumerate() {
+            let [left, top, right, bottom] = a.covers();
+            assert!(
+                left >= LEFT && right <= WIDTH && top >= 0.0 && bottom <= HEIGHT,
+                "{} is outside",
+                a.text
+            );
+            for b in &found[i + 1..] {
+                assert!(common(a.covers(), b.covers()) < 1.0, "{} and {}", a.text, b.text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_tick_is_inside_the_picture() {
+        let x = Axis { label: "x".into(), from: 0.0, to: 1.0, ticks: vec![(1.0, "100/255".into())] };
+        let text = axes(&x, &Axis::percent("y")).into_string();
+        let at = text.split("100/255").next().unwrap().rsplit("x=\"").next().unwrap();
+        let at: f64 = at.split('"').next().unwrap().parse().unwrap();
+        assert!(at + 7.0 * TICK_LETTER / 2.0 <= WIDTH, "{at}");
     }
 
     #[test]

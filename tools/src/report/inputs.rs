@@ -8,6 +8,7 @@ use adamant::package::Package;
 use anyhow::{Context, Result, bail};
 
 use crate::analyse::Analysis;
+use crate::corruptions::Published;
 use crate::evaluation::Evaluation;
 use crate::saved::Saved;
 use crate::settings::Settings;
@@ -15,6 +16,8 @@ use crate::settings::Settings;
 #[derive(Default)]
 pub struct Inputs {
     pub measured: Vec<Measured>,
+    /// Results on published corrupted images, which have no clean ones beside them.
+    pub published: Vec<Published>,
     pub runs: Vec<Run>,
     pub pictures: Vec<Saved>,
 }
@@ -72,7 +75,8 @@ impl Inputs {
         for path in paths {
             inputs.add(path.as_ref())?;
         }
-        if inputs.measured.is_empty() && inputs.runs.is_empty() && inputs.pictures.is_empty() {
+        let results = inputs.measured.len() + inputs.published.len();
+        if results + inputs.runs.len() + inputs.pictures.len() == 0 {
             bail!("there is nothing to report");
         }
         Ok(inputs)
@@ -108,6 +112,12 @@ impl Inputs {
             return Ok(());
         }
         let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;
+        if let Ok(published) = serde_json::from_str::<Published>(&text)
+            && serde_json::from_str::<EvaluationReport>(&text).is_err()
+        {
+            self.published.push(published);
+            return Ok(());
+        }
         // A file of an earlier version has the report alone.
         let full = Evaluation::read(path);
         let report = match &full {

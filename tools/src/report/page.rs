@@ -1,37 +1,23 @@
 //! The page itself. It needs nothing but itself: no network, no scripts.
 
-use adamant::{EvaluationReport, Tradeoff, wilson};
+use adamant::{EvaluationReport, Order, wilson};
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{Axis, Series, histogram, plot};
+use super::comparison::file_name;
 use super::inputs::{Inputs, Measured, Run};
-use super::{analysis, pictures, published, warnings};
-use crate::measure::describe;
+use super::{analysis, comparison, corrupted, pictures, warnings};
+use crate::evaluation::is_autoattack;
+use crate::measure::{describe, first_of};
 use crate::output::{count, duration, percent, pixels, shell};
 
 const STYLE: &str = include_str!("style.css");
 
-/// A number that is in percent already.
-fn of_hundred(value: f64) -> String {
-    format!("{}%", (value * 10.0).round() / 10.0)
-}
-
-/// An axis around numbers in percent: never closer than a point to any, never below 0.
-fn percent_axis(label: &str, values: impl Iterator<Item = f64>) -> Axis {
-    let wide = values.flat_map(|v| [(v - 1.0).max(0.0), v + 1.0]);
-    let mut axis = Axis::around(label, wide, of_hundred);
-    if axis.from < 0.0 {
-        axis.from = 0.0;
-        axis.ticks.retain(|(value, _)| *value >= 0.0);
-    }
-    axis
-}
-
 pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
     // The last result that was given is what the report is about.
     let subject = inputs.measured.last().map(|m| &m.report);
-    let title = subject.map_or("Adamant report", |r| r.model.as_str());
+    let title = subject.map_or("Adamant report", |r| file_name(&r.model));
     let mut runs = Vec::new();
     for run in &inputs.runs {
         runs.push(html! {
@@ -55,16 +41,17 @@ pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
             }
             body {
                 @if let Some(report) = subject { (claim(report)) }
+                @else if let Some(one) = inputs.published.last() { (corrupted::claim(one)) }
                 @else { h1 { "What training did" } }
                 @for measured in &inputs.measured { (doubts(&measured.report, inputs.measured.len() > 1)) }
-                @if inputs.measured.len() > 1 { (comparison(&inputs.measured)) }
+                @if inputs.measured.len() > 1 { (comparison::side_by_side(&inputs.measured)) }
                 @if !inputs.measured.is_empty() {
                     h2 { "Accuracy" }
                     @for measured in &inputs.measured { (accuracies(measured)) }
                 }
                 (curves(&inputs.measured))
-                (tradeoff(&inputs.measured))
-                (corrupted(&inputs.measured))
+                (comparison::tradeoff(&inputs.measured))
+                (corrupted::section(&inputs.measured, &inputs.published))
                 @if !grids.is_empty() {
                     h2 { "What an attack does to an image" }
                     @for grid in grids { (grid) }
@@ -103,12 +90,11 @@ fn claim(report: &EvaluationReport) -> Markup {
         let [low, high] = wilson(correct, images);
         format!("{} to {}", percent(low), percent(high))
     };
-    let names: Vec<&str> = report.attacks.iter().map(|a| a.name.as_str()).collect();
-    let auto = ["apgd-ce", "apgd-t", "fab-t", "square"].iter().all(|a| names.contains(a));
+    let auto = is_autoattack(&report.attacks);
     html! {
         h1 {
-            (report.model) " gets " strong { (part(report.clean.accuracy)) } " of " (count(images as usize, "image"))
-            " right"
+            (file_name(&report.model)) " gets " strong { (part(report.clean.accuracy)) } " of "
+            (count(images as usize, "image")) " right"
             @if !report.attacks.is_empty() {
                 ", and " strong { (part(report.worst_case.robust_accuracy)) } " " (power(report))
             }
@@ -150,37 +136,9 @@ fn doubts(report: &EvaluationReport, several: bool) -> Markup {
     }
 }
 
-fn comparison(measured: &[Measured]) -> Markup {
-    html! {
-        h2 { "Side by side" }
-        div.scroll {
-            table {
-                thead { tr {
-                    th { "model" } th.n { "clean" } th.n { "attacked" } th.n { "sum" } th.n.wide { "images" }
-                } }
-                tbody { @for one in measured { @let report = &one.report; tr {
-                    td { (report.model) }
-                    td.n { (percent(report.clean.accuracy)) }
-                    td.n { (attacked(report, |r| percent(r.worst_case.robust_accuracy))) }
-                    td.n { (attacked(report, |r| format!("{:.1}", 100.0 * (r.clean.accuracy + r.worst_case.robust_accuracy)))) }
-                    td.n.wide { (report.images) }
-                } } }
-            }
-        }
-        p.quiet {
-            "Attacked: right without an attack and under every one of the attacks that were run. Only results of the "
-            "same attacks can be compared."
-        }
-    }
-}
-
-/// A dash where nothing was attacked.
-fn attacked(report: &EvaluationReport, text: impl Fn(&EvaluationReport) -> String) -> String {
-    if report.attacks.is_empty() { "–".into() } else { text(report) }
-}
-
 fn accuracies(measured: &Measured) -> Markup {
     let report = &measured.report;
+    let surrogates = measured.full.as_ref().map_or(&[][..], |full| &full.surrogates);
     let row = |name: &str, class: &str, correct: u64, accuracy: f64, seconds: Option<f64>| {
         let [low, high] = wilson(correct, report.images);
         html! {
@@ -202,7 +160,10 @@ fn accuracies(measured: &Measured) -> Markup {
                 } }
                 tbody {
                     (row("clean", "", report.clean.correct, report.clean.accuracy, None))
-                    @for attack in &report.attacks {
+                    @for (i, attack) in report.attacks.iter().enumerate() {
+                        @if let Some(surrogate) = first_of(i, report.attacks.len(), surrogates) {
+                            tr { td.quiet colspan="5" { (surrogate) ":" } }
+                        }
                         (row(&describe(attack), "", attack.robust_correct, attack.robust_accuracy, Some(attack.seconds)))
                     }
                     @if report.attacks.len() > 1 {
@@ -222,7 +183,7 @@ fn accuracies(measured: &Measured) -> Markup {
                     }
                 }
             }
-            @if full.order == adamant::Order::InTurn {
+            @if full.order == Order::InTurn {
                 p.quiet { "Each attack met only the images that withstood those above it." }
             }
             @if let Some(sum) = full.metrics.sum {
@@ -293,112 +254,6 @@ fn curves(measured: &[Measured]) -> Markup {
             @for chart in charts { (chart) }
         }
     }
-}
-
-/// The models between accuracy and robustness, among published ones where they can be compared.
-fn tradeoff(measured: &[Measured]) -> Markup {
-    let own: Vec<&EvaluationReport> =
-        measured.iter().map(|m| &m.report).filter(|r| !r.attacks.is_empty()).collect();
-    let Some(last) = own.last() else { return html! {} };
-    let curve = Tradeoff::of(&last.data);
-    let published_ball = |r: &EvaluationReport| {
-        r.attacks.iter().all(|a| a.norm == "linf" && (a.eps - 8.0 / 255.0).abs() < 1e-6)
-    };
-    let comparable = curve.filter(|_| published_ball(last) && own.iter().all(|r| r.data == last.data));
-    if comparable.is_none() && own.len() < 2 {
-        return match curve {
-            Some(_) => html! {
-                h2 { "Accuracy against robustness" }
-                p {
-                    "Published results for " (last.data) " are at linf 8/255; this evaluation is of other attacks, "
-                    "so it is not drawn among them."
-                }
-            },
-            None => html! {},
-        };
-    }
-    let points = own.iter().map(|r| (100.0 * r.clean.accuracy, 100.0 * r.worst_case.robust_accuracy));
-    let mut series = vec![Series {
-        labels: own.iter().map(|r| short(&r.model)).collect(),
-        line: own.len() > 1,
-        ..Series::line("this report", points.collect())
-    }];
-    if let Some(curve) = comparable {
-        for network in ["WRN-34-10", "ResNet-18"] {
-            let of = || published::results(curve).iter().filter(|p| p.network == network);
-            if of().next().is_some() {
-                series.push(Series {
-                    labels: of().map(|p| p.name.to_owned()).collect(),
-                    line: false,
-                    ..Series::line(
-                        format!("{network}, published"),
-                        of().map(|p| (p.clean, p.robust)).collect(),
-                    )
-                });
-            }
-        }
-    }
-    let all = || series.iter().flat_map(|s| &s.points);
-    let x = percent_axis("clean accuracy", all().map(|p| p.0));
-    let y = percent_axis("robust accuracy", all().map(|p| p.1));
-    html! {
-        h2 { "Accuracy against robustness" }
-        (plot("Clean accuracy and accuracy under attack", &x, &y, &series))
-        @if comparable.is_some() {
-            p.quiet {
-                "Up and to the right is better. Published: AutoAttack at linf 8/255, 10,000 test images, without "
-                "extra data (" (published::SOURCES) ")."
-            }
-        }
-    }
-}
-
-/// A table for each evaluation that has corruptions.
-fn corrupted(measured: &[Measured]) -> Markup {
-    let found = || measured.iter().filter_map(|m| Some((m, m.full.as_ref()?.corruptions.as_ref()?)));
-    let differing = |report: &adamant::CorruptionReport| -> String {
-        let one = |r: &adamant::CorruptionResult| {
-            Some(format!("{} ({})", r.name.replace('_', " "), r.differs.as_ref()?))
-        };
-        report.results.iter().filter_map(one).collect::<Vec<_>>().join("; ")
-    };
-    html! {
-        @if found().next().is_some() { h2 { "Common corruptions" } }
-        @for (one, report) in found() {
-            h3 { (one.report.model) }
-            @if let Some(mean) = report.mean_accuracy {
-                p {
-                    b { (percent(mean)) } " right on average over 15 corruptions and 5 severities, "
-                    (percent(one.report.clean.accuracy)) " on the images as they are."
-                    @if let Some(mce) = report.mce { " mCE " b { (format!("{mce:.1}")) } "." }
-                }
-            }
-            div.scroll {
-                table {
-                    thead { tr {
-                        th { "severity" } @for severity in 1..=5 { th.n { (severity) } } th.n { "mean" }
-                    } }
-                    tbody { @for result in &report.results { tr {
-                        td { (result.name.replace('_', " ")) @if result.extra { " (extra)" } }
-                        @for accuracy in &result.accuracy { td.n { (percent(*accuracy)) } }
-                        td.n { b { (percent(result.mean_accuracy)) } }
-                    } } }
-                }
-            }
-            @if report.kind == "C-like" {
-                p.quiet {
-                    "C-like: made here from the same images with the published severities. Other than in the "
-                    "published images, besides the random numbers: " (differing(report)) "."
-                }
-            }
-        }
-    }
-}
-
-/// The last part of a path.
-fn short(path: &str) -> String {
-    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
-    name.chars().take(24).collect()
 }
 
 fn training(run: &Run) -> Markup {
@@ -516,6 +371,7 @@ fn repeat(inputs: &Inputs, command: &[String]) -> Markup {
         @for one in &inputs.measured {
             @if let Some(full) = &one.full { pre { (shell(&full.command)) } }
         }
+        @for one in &inputs.published { pre { (shell(&one.command)) } }
         pre { (shell(command)) }
         @for one in &inputs.measured {
             h3 { (one.report.model) }
@@ -532,5 +388,51 @@ fn repeat(inputs: &Inputs, command: &[String]) -> Markup {
         p.quiet {
             "The same device and seed give the same numbers, bit for bit; another device gives the same up to rounding."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::comparison::tests::measured;
+    use super::*;
+
+    fn text(measured: Vec<Measured>) -> String {
+        page(&Inputs { measured, ..Inputs::default() }, &[]).expect("a page")
+    }
+
+    #[test]
+    fn the_first_line_names_the_file_alone() {
+        let page = text(vec![measured("/some/where/model.onnx", &[("pgd", 0.1)])]);
+        assert!(page.contains("<h1>model.onnx gets <strong>85.0%"), "{page}");
+    }
+
+    /// What `evaluate --data cifar10c:DIR --json` writes.
+    #[test]
+    fn published_corruptions_are_reported() {
+        let result = serde_json::json!({
+            "schema": 1, "model": "m.onnx", "data": "cifar10c", "images": 20, "device": "cpu",
+            "command": ["adamant", "evaluate", "m.onnx"],
+            "corruptions": {
+                "kind": "published", "images": 20, "mean_accuracy": 0.75, "mean_accuracy_all": null, "mce": null,
+                "results": [{
+                    "name": "fog", "group": "weather", "extra": false, "differs": null,
+                    "correct": [20, 10, 5, 0, 0], "accuracy": [1.0, 0.5, 0.25, 0.0, 0.0], "mean_accuracy": 0.35
+                }]
+            }
+        });
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("c.json");
+        std::fs::write(&path, result.to_string()).expect("a file");
+        let inputs = Inputs::read(&[path]).expect("a result");
+        let found = page(&inputs, &[]).expect("a page");
+        assert!(
+            found.contains("<h1>m.onnx gets <strong>75.0%</strong> of the images of cifar10c right."),
+            "{found}"
+        );
+        assert!(
+            found.contains("fog") && found.contains("The published images, 20 images of each"),
+            "{found}"
+        );
+        assert!(found.contains("adamant evaluate m.onnx"));
     }
 }
