@@ -203,8 +203,8 @@ fn batches_do_not_matter() {
         "pgd:eps=0.3,step=0.002,steps=120",
     ]);
     // Programs for every size of batch take an adapter's driver a while to compile.
-    let cases: [(fn() -> Device, _, &[usize]); 3] = [
-        (Device::cpu, Order::Independent, &[1, 5, 16]),
+    let cases = [
+        (Device::cpu as fn() -> Device, Order::Independent, &[1, 5, 16][..]),
         (Device::cpu, Order::InTurn, &[1, 5, 16]),
         (gpu, Order::InTurn, &[5]),
     ];
