@@ -242,7 +242,7 @@ fn surrogates_are_told_apart() {
     let dir = Folder::new();
     let file = dir.path("result.json");
     let model = root().join("examples/data/digits_resnet8.onnx").display().to_string();
-    let attacked = ["--limit", "100", "--attack", "pgd:eps=0.1,steps=4", "--surrogate", &model];
+    let attacked = ["--limit", "200", "--attack", "pgd:eps=0.1,steps=4", "--surrogate", &model];
     let measure = |more: &[&str]| {
         let (text, err) = run(0, &words(&evaluate(&[&attacked[..], more, &["--json", &file]].concat())));
         let found = json(&file);
