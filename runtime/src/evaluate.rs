@@ -203,7 +203,7 @@ pub fn evaluate_with(
                 for piece in 0..attack.pieces() {
                     let last = piece + 1 == attack.pieces();
                     let mut listener = |passes: Passes| {
-                        let all = spent.plus(passes);
+                        let all = spent + passes;
                         tell(Place { part: work.part(i, all), ..place }, observer);
                     };
                     let met = meet(
@@ -215,7 +215,7 @@ pub fn evaluate_with(
                         (&at, &from),
                         &mut listener,
                     )?;
-                    spent = spent.plus(met.passes);
+                    spent = spent + met.passes;
                     let outcome = &mut state.outcome;
                     if let Some(total) = outcome.passes.get_mut(i) {
                         // One more forward pass than the attack's: the result is classified again.

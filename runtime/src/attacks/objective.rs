@@ -70,8 +70,10 @@ pub struct Passes {
     pub gradients: u64,
 }
 
-impl Passes {
-    pub(crate) const fn plus(self, other: Self) -> Self {
+impl std::ops::Add for Passes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
         Self { forwards: self.forwards + other.forwards, gradients: self.gradients + other.gradients }
     }
 }
