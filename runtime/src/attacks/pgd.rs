@@ -1,5 +1,6 @@
 //! PGD, projected gradient descent (Madry et al., 2018), for both norms, any loss, with restarts and
-//! targets, for as many steps as one likes: every 50, those that it fooled need not go on. BIM (Kurakin et al., 2017) is PGD from the clean image.
+//! targets, for as many steps as one likes: every 50, those that it fooled need not go on. BIM (Kurakin et
+//! al., 2017) is PGD from the clean image.
 
 use serde::{Deserialize, Serialize};
 
