@@ -75,7 +75,8 @@ impl BatchNormConfig {
         }
         if self.mode == BatchNormTraining::Frozen {
             return Err(Error::Config(
-                "batchnorm.recalibrate estimates the statistics that batchnorm.mode = frozen keeps; leave one out".into(),
+                "batchnorm.recalibrate estimates the statistics that batchnorm.mode = frozen keeps; leave one out"
+                    .into(),
             ));
         }
         Ok(())

@@ -34,8 +34,8 @@ pub struct Room {
 /// not, the parts are as large as can be, and of one size; BatchNorm in training mode sees four images at least.
 ///
 /// # Errors
-/// [`Error::Limit`] when the memory is too little for a single image or those four, or for a batch of a method that needs a whole
-/// one: it says what would be enough. Otherwise what [`Trainer::new`] says.
+/// [`Error::Limit`] when the memory is too little for a single image or those four, or for a batch of a method that
+/// needs a whole one: it says what would be enough. Otherwise what [`Trainer::new`] says.
 pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) -> Result<Room> {
     let batch = recipe.data.batch.min(train.len()).max(1);
     let Some(limit) = device.memory_limit() else {

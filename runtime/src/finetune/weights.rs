@@ -19,7 +19,8 @@ pub struct WeightsConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// The part of the run after which the weights of each epoch go into a plain average, 0 to 1 (SWA, Izmailov
-    /// et al., 2018); `batchnorm.recalibrate` says how its running statistics are estimated. The average is what is measured and kept.
+    /// et al., 2018); `batchnorm.recalibrate` says how its running statistics are estimated. The average is what
+    /// is measured and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swa: Option<f64>,
     /// Length of the adversarial weight perturbation, as a part of the length of each weight tensor
