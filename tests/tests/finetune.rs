@@ -250,6 +250,20 @@ fn statistics_are_estimated_anew() {
     assert!(refused.err().is_some_and(|e| e.to_string().contains("BatchNorm")));
 }
 
+/// Weights expect the edges of the crops that they were trained on: statistics without them cost accuracy.
+#[test]
+fn statistics_are_those_of_images_as_training_crops_them() {
+    let of = |augment: &str| {
+        let augment = format!("data.augment={augment}");
+        run(&recipe("madry", &["schedule.peak=0", "batchnorm.recalibrate=0", &augment])).0
+    };
+    let (whole, cropped) = (of("none"), of("crop"));
+    for (at, parameter) in model().network.parameters.iter().enumerate() {
+        let estimated = matches!(parameter.role, Role::RunningMean | Role::RunningVariance);
+        assert_eq!(whole[at] != cropped[at], estimated, "{}", parameter.name);
+    }
+}
+
 /// With a rate of 0 nothing remains of the perturbation, and the average is the start.
 #[test]
 fn perturbed_weights_come_back() {

@@ -87,6 +87,17 @@ impl Batch {
     pub fn gather(dataset: &Dataset, positions: &[u32]) -> Self {
         assemble(dataset, &LoaderOptions::default(), positions)
     }
+
+    /// The images at these positions, cropped and flipped as in `epoch` of a run with this seed.
+    pub(crate) fn augmented(
+        dataset: &Dataset,
+        positions: &[u32],
+        augment: Option<Augment>,
+        seed: u64,
+        epoch: u32,
+    ) -> Self {
+        assemble(dataset, &LoaderOptions { augment, seed, epoch, ..LoaderOptions::default() }, positions)
+    }
 }
 
 /// One epoch: an iterator of batches that depends on nothing but the data and the options.

@@ -4,7 +4,7 @@
 
 use super::adversary::Adversary;
 use super::radii::Moment;
-use crate::data::{Batch, Dataset};
+use crate::data::{Augment, Batch, Dataset};
 use crate::error::Result;
 use crate::network::{BatchNormMode, Role, Source};
 use crate::ops::Op;
@@ -18,6 +18,8 @@ const IMAGES: usize = 1024;
 pub(super) struct Recalibration {
     /// The part of the images that is attacked, 0 to 1.
     part: f64,
+    /// How they are cropped and flipped: as in training, for the edges of crops are part of what weights expect.
+    augment: Option<Augment>,
     layers: Vec<Layer>,
 }
 
@@ -37,7 +39,7 @@ struct Moments {
 
 impl Recalibration {
     /// `None` where no BatchNorm has statistics that may change; `kept` names parameters that may not.
-    pub fn new(part: f64, session: &Session, kept: &[bool]) -> Option<Self> {
+    pub fn new(part: f64, augment: Option<Augment>, session: &Session, kept: &[bool]) -> Option<Self> {
         let network = session.network();
         let layer = |layer: &crate::network::Layer| {
             let Op::BatchNorm(norm) = &layer.op else { return None };
@@ -52,7 +54,7 @@ impl Recalibration {
             changes.then_some(Layer { mean, variance, momentum: norm.momentum })
         };
         let layers: Vec<Layer> = network.layers.iter().filter_map(layer).collect();
-        (!layers.is_empty()).then_some(Self { part, layers })
+        (!layers.is_empty()).then_some(Self { part, augment, layers })
     }
 
     /// The parameters `weights` with statistics of these weights, in place of those they came with. The parameters of
@@ -78,7 +80,7 @@ impl Recalibration {
         let mut attacked = Vec::new();
         for (i, positions) in batches.iter().enumerate() {
             let is_attacked = ((i + 1) as f64 * self.part).floor() > (i as f64 * self.part).floor();
-            let batch = Batch::gather(images, positions);
+            let batch = Batch::augmented(images, positions, self.augment, at.seed, at.epoch);
             session.load(&batch.images, &batch.labels, &batch.indices)?;
             session.start_clean(batch.len())?;
             if is_attacked {

@@ -60,7 +60,7 @@ pub enum BatchNormTraining {
 pub struct BatchNormConfig {
     pub mode: BatchNormTraining,
     /// After each epoch, running statistics of what is measured and kept are estimated anew on up to 1,024 training
-    /// images, this part of them attacked, 0 to 1. 1 for weights.swa when absent, else nothing happens.
+    /// images, augmented as in training, this part of them attacked, 0 to 1. 1 for weights.swa when absent, else nothing happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recalibrate: Option<f64>,
 }

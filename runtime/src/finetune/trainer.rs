@@ -181,7 +181,8 @@ impl<'a> Trainer<'a> {
             false => None,
         };
         let average = AveragedWeights::new(&recipe.weights, &mut session)?;
-        let recalibration = recipe.recalibrated().and_then(|part| Recalibration::new(part, &session, &kept));
+        let recalibration =
+            recipe.recalibrated().and_then(|part| Recalibration::new(part, augment, &session, &kept));
         if recipe.batchnorm.recalibrate.is_some() && recalibration.is_none() {
             return Err(Error::Config(
                 "batchnorm.recalibrate: no BatchNorm of this network has statistics that training changes; leave it out"
