@@ -33,6 +33,7 @@ pub const CONV2D: &str = include_str!("conv2d.wgsl");
 pub const CONV2D_BLOCK: &str = include_str!("conv2d_block.wgsl");
 pub const CONV2D_LANES8: &str = include_str!("conv2d_lanes8.wgsl");
 pub const CONV2D_LANES8_ROW3: &str = include_str!("conv2d_lanes8_row3.wgsl");
+pub const CONV2D_LANES8_SQUARE3: &str = include_str!("conv2d_lanes8_square3.wgsl");
 pub const CONV2D_LANES8_THIN: &str = include_str!("conv2d_lanes8_thin.wgsl");
 pub const CONV2D_LANES8_NARROW: &str = include_str!("conv2d_lanes8_narrow.wgsl");
 pub const CONV2D_TILED: &str = include_str!("conv2d_tiled.wgsl");

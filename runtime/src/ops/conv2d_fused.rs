@@ -81,27 +81,38 @@ impl FusedConv2d {
 }
 
 impl FusedConv2d {
-    /// The kernel for subgroups of eight lanes, and its threads, where there are such and it applies.
-    fn lanes8(&self, kernels: &Kernels, w: Shape, y: Shape, limits: &Limits) -> Option<(Kernel, usize)> {
-        let [_, width, ins, outs] = w.0;
-        if limits.subgroup_lanes != Some(8) || self.conv.groups != 1 {
-            return None;
+    /// The kernels for subgroups of eight lanes that apply, where there are such, and their threads.
+    fn lanes8(&self, kernels: &Kernels, w: Shape, y: Shape, limits: &Limits) -> Vec<(Kernel, usize)> {
+        let [height, width, ins, outs] = w.0;
+        let Conv2d { stride, dilation, groups, .. } = self.conv;
+        if limits.subgroup_lanes != Some(8) || groups != 1 {
+            return Vec::new();
         }
         let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
-        // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
-        let shared_taps = width == 3 && self.conv.stride[1] == self.conv.dilation[1];
+        let by_four = ins.is_multiple_of(4);
+        let mut found = Vec::new();
+        let squares = [height, width] == [3, 3] && stride == [1, 1] && dilation == [1, 1];
+        if squares && by_four && outs.is_multiple_of(8) {
+            let squares = y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4);
+            found.push((kernels.lanes8_square3, whole_workgroups(squares) * outs / 8));
+        }
         if outs.is_multiple_of(16) {
-            let kernel = match ins.is_multiple_of(4) {
+            // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
+            let shared_taps = width == 3 && stride[1] == dilation[1];
+            let kernel = match by_four {
                 true if shared_taps => kernels.lanes8_row3,
                 true => kernels.lanes8,
                 false => kernels.lanes8_thin,
             };
-            Some((kernel, whole_workgroups(strips(4)) * outs / 16))
-        } else if outs <= 4 && ins.is_multiple_of(4) {
-            Some((kernels.lanes8_narrow, whole_workgroups(strips(8))))
-        } else {
-            None
+            found.push((kernel, whole_workgroups(strips(4)) * outs / 16));
+            // Squares pay where few of them hang over the edge.
+            if found.len() == 2 && 3 * y.height().next_multiple_of(4) > 4 * y.height() {
+                found.swap(0, 1);
+            }
+        } else if outs <= 4 && by_four {
+            found.push((kernels.lanes8_narrow, whole_workgroups(strips(8))));
         }
+        found
     }
 
     /// What the CPU twin does, for a weight of shape `w`.
@@ -167,9 +178,8 @@ impl FusedConv2d {
             launch
         };
         let mut launches = Vec::new();
-        launches.extend(
-            self.lanes8(kernels, inputs[1], outputs[0], limits).map(|(kernel, threads)| by(kernel, threads)),
-        );
+        let lanes8 = self.lanes8(kernels, inputs[1], outputs[0], limits);
+        launches.extend(lanes8.into_iter().map(|(kernel, threads)| by(kernel, threads)));
         launches.push(plain.clone());
         if channels_by_four(&self.conv, inputs[1]) {
             let (pixels, filters) = (outputs[0].len() / outputs[0].channels(), outputs[0].channels());

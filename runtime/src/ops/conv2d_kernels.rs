@@ -14,6 +14,8 @@ pub(super) struct Kernels {
     pub lanes8: Kernel,
     pub lanes8_row3: Kernel,
     pub lanes8_thin: Kernel,
+    /// Subgroups of eight lanes, output channels in eights; kernels of three by three, stride and dilation 1.
+    pub lanes8_square3: Kernel,
     /// Subgroups of eight lanes, at most four output channels.
     pub lanes8_narrow: Kernel,
     /// Workgroup memory; one group, channels in fours.
@@ -70,6 +72,12 @@ macro_rules! kernels {
                 $($weights,)+
                 CONV_LANES8,
                 CONV2D_LANES8_THIN
+            ),
+            lanes8_square3: kernel!(
+                concat!("conv2d_lanes8_square3", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                $($weights,)+
+                CONV2D_LANES8_SQUARE3
             ),
             lanes8_narrow: kernel!(
                 concat!("conv2d_lanes8_narrow", $suffix),

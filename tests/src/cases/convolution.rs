@@ -133,6 +133,13 @@ pub const GEOMETRIES: &[Geometry] = &[
         .pads([2; 4])
         .dilation([2, 2]),
     Geometry::new("16 to 16 channels, width 1", [2, 5, 1, 16], [3, 3, 16, 16]).pads([1; 4]),
+    // Squares of outputs: more to a row than a subgroup has lanes, rows and columns left over, every padding.
+    Geometry::new("8 to 24 channels, width 38", [2, 6, 38, 8], [3, 3, 8, 24]).pads([1; 4]),
+    Geometry::new("4 to 8 channels, width 45 without padding", [2, 7, 45, 4], [3, 3, 4, 8]),
+    Geometry::new("12 to 8 channels, width 19, asymmetric", [3, 5, 19, 12], [3, 3, 12, 8]).pads([2, 0, 0, 2]),
+    Geometry::new("4 to 16 channels, more padding than needed", [3, 5, 9, 4], [3, 3, 4, 16])
+        .pads([7, 6, 8, 9]),
+    Geometry::new("8 to 8 channels, one square an image", [19, 4, 3, 8], [3, 3, 8, 8]).pads([1; 4]),
     Geometry::new("1x1, 32 to 16 channels, stride 2", [2, 7, 6, 32], [1, 1, 32, 16]).stride([2, 2]),
     Geometry::new("16 to 16 channels, 7x7, more padding than needed", [1, 6, 5, 16], [7, 7, 16, 16])
         .pads([6, 8, 7, 6]),
@@ -189,6 +196,7 @@ pub fn fused() -> Vec<Case> {
         "12 to 20 channels",
         "width 17, three channels",
         "16 to 16 channels",
+        "8 to 24 channels, width 38",
         "48 to 16 channels, width 13",
         "3 to 16 channels, width 13",
         "16 to 3 channels, width 13",
