@@ -43,6 +43,7 @@ pub const CONV2D_GRAD_INPUT_TILED: &str = include_str!("conv2d_grad_input_tiled.
 pub const CONV2D_GRAD_WEIGHT: &str = include_str!("conv2d_grad_weight.wgsl");
 pub const CONV2D_GRAD_WEIGHT_BLOCK: &str = include_str!("conv2d_grad_weight_block.wgsl");
 pub const CONV2D_GRAD_WEIGHT_LANES8: &str = include_str!("conv2d_grad_weight_lanes8.wgsl");
+pub const CONV2D_GRAD_WEIGHT_LANES8_ROW3: &str = include_str!("conv2d_grad_weight_lanes8_row3.wgsl");
 pub const CONV2D_GRAD_WEIGHT_TILED: &str = include_str!("conv2d_grad_weight_tiled.wgsl");
 pub const FOLD_BATCH_NORM: &str = include_str!("fold_batch_norm.wgsl");
 pub const TRANSPOSE_WEIGHT: &str = include_str!("transpose_weight.wgsl");

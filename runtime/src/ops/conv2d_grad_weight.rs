@@ -48,6 +48,16 @@ const LANES8: Kernel = Kernel {
     workgroup: 64,
 };
 
+const LANES8_ROW3: Kernel = Kernel {
+    name: "conv2d_grad_weight_lanes8_row3",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_WEIGHT_LANES8_ROW3,
+    ],
+    workgroup: 64,
+};
+
 macro_rules! block {
     ($rows:literal, $columns:literal, $name:literal, $size:ident) => {
         Block {
@@ -73,14 +83,15 @@ const BLOCKS: [Block; 3] = [
     block!(256, 16, "conv2d_grad_weight_block_256x16", BLOCK_256X16),
 ];
 
+/// Threads that keep a large GPU busy.
+const THREADS: usize = 16 * 1024;
+
 impl Conv2dGradWeight {
     /// The sum in parts by `kernel`, whose threads make `tiles` pieces of the weight, and then the
-    /// sum of the parts.
-    fn in_parts(&self, kernel: Kernel, tiles: usize, x: Shape, dy: Shape) -> Launch {
-        /// Threads that keep a large GPU busy.
-        const THREADS: usize = 16 * 1024;
+    /// sum of the parts, about `threads` in all.
+    fn in_parts(&self, kernel: Kernel, tiles: usize, threads: usize, x: Shape, dy: Shape) -> Launch {
         let rows = dy.batch() * dy.height();
-        let parts = self.parts(THREADS.div_ceil(tiles), dy).min(rows);
+        let parts = self.parts(threads.div_ceil(tiles), dy).min(rows);
         self.sum_of(parts, kernel, tiles * parts, x, dy)
     }
 
@@ -130,9 +141,9 @@ impl Operation for Conv2dGradWeight {
         let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
         let taps = w.0[0] * w.0[1];
         if channels_by_four(&self.conv, w) {
-            self.in_parts(TILED, taps * w.0[2].div_ceil(8) * w.0[3].div_ceil(8), x, dy)
+            self.in_parts(TILED, taps * w.0[2].div_ceil(8) * w.0[3].div_ceil(8), THREADS, x, dy)
         } else {
-            self.in_parts(DIRECT, taps * w.0[2] * w.0[3].div_ceil(4), x, dy)
+            self.in_parts(DIRECT, taps * w.0[2] * w.0[3].div_ceil(4), THREADS, x, dy)
         }
     }
 
@@ -140,8 +151,12 @@ impl Operation for Conv2dGradWeight {
         let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
         let mut launches = Vec::new();
         if lanes8(&self.conv, w, w.channels(), limits) {
-            let tiles = (w.0[0] * w.0[1] * w.0[2] / 4).next_multiple_of(8) * w.channels() / 16;
-            launches.push(self.in_parts(LANES8, tiles, x, dy));
+            let tiles = |taps: usize| (taps * w.0[2] / 4).next_multiple_of(8) * w.channels() / 16;
+            if w.0[1] == 3 && self.conv.stride[1] == self.conv.dilation[1] {
+                // A thread makes three taps: a third of the threads leave as many sums to add up.
+                launches.push(self.in_parts(LANES8_ROW3, tiles(w.0[0]), THREADS / 3, x, dy));
+            }
+            launches.push(self.in_parts(LANES8, tiles(w.0[0] * w.0[1]), THREADS, x, dy));
         }
         launches.push(self.launch(inputs, outputs));
         if channels_by_four(&self.conv, w) {
