@@ -611,8 +611,14 @@ impl Device {
         }
     }
 
-    /// Times every step from now on. A GPU then waits after each, which takes longer in all.
-    #[cfg(any(feature = "data", all(test, feature = "train")))]
+    /// Whether steps are timed by the adapter itself, without what a submission takes.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn has_clock(&self) -> bool {
+        matches!(&self.executor, Executor::Gpu(gpu) if gpu.has_clock())
+    }
+
+    /// Times every step from now on. A GPU is then given one at a time, which takes longer in all.
+    #[cfg(any(feature = "data", feature = "gpu", all(test, feature = "train")))]
     pub(crate) fn start_profile(&mut self) {
         if let Some(times) = self.times() {
             *times = Some(Vec::new());
@@ -620,12 +626,12 @@ impl Device {
     }
 
     /// What has run since [`Device::start_profile`].
-    #[cfg(any(feature = "data", all(test, feature = "train")))]
+    #[cfg(any(feature = "data", feature = "gpu", all(test, feature = "train")))]
     pub(crate) fn take_profile(&mut self) -> Vec<crate::StepTime> {
         self.times().and_then(Option::take).unwrap_or_default()
     }
 
-    #[cfg(any(feature = "data", all(test, feature = "train")))]
+    #[cfg(any(feature = "data", feature = "gpu", all(test, feature = "train")))]
     fn times(&mut self) -> Option<&mut Option<Vec<crate::StepTime>>> {
         match &mut self.executor {
             Executor::Cpu(cpu) => Some(&mut cpu.times),

@@ -15,6 +15,9 @@ use crate::profile::{self, StepTime};
 /// Dispatches of one submission.
 const DISPATCHES_PER_SUBMIT: usize = 512;
 
+/// Steps that are timed with one set of queries, of which WebGPU allows 4096, two each.
+const STEPS_PER_CLOCK: usize = 2048;
+
 /// Submissions that may wait in the queue before the host waits for the oldest.
 const SUBMITS_IN_FLIGHT: usize = 8;
 
@@ -71,10 +74,20 @@ const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN
     .union(wgpu::Backends::BROWSER_WEBGPU);
 
 fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: BACKENDS,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    })
+    let new = || {
+        wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: BACKENDS,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        })
+    };
+    // Each instance loads the drivers anew, and NVIDIA's is not found any more after some twenty times in a process.
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        static INSTANCE: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+        INSTANCE.get_or_init(new).clone()
+    }
+    #[cfg(target_arch = "wasm32")]
+    new()
 }
 
 fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Limits {
@@ -183,7 +196,7 @@ impl Gpu {
             label: Some("adamant"),
             required_features: match cfg!(target_arch = "wasm32") {
                 true => wgpu::Features::empty(),
-                false => adapter.features() & wgpu::Features::SUBGROUP,
+                false => adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY),
             },
             required_limits,
             ..Default::default()
@@ -298,6 +311,11 @@ impl Gpu {
 
     pub(crate) fn read(&mut self, variable: Variable) -> Result<Vec<f32>> {
         let reading = self.start_reading(variable)?;
+        self.fetch(reading)
+    }
+
+    /// Waits for what was asked for, and for all work before.
+    fn fetch(&mut self, reading: Reading) -> Result<Vec<f32>> {
         self.wait(wgpu::PollType::wait_indefinitely())?;
         self.pace.idle();
         match reading.mapped.take() {
@@ -311,11 +329,16 @@ impl Gpu {
 
     /// Asks for what a variable holds when all work so far is done.
     pub(crate) fn start_reading(&self, variable: Variable) -> Result<Reading> {
+        self.start_reading_buffer(&self.variables[&variable.id], variable.len)
+    }
+
+    /// As [`Gpu::start_reading`], of the first `len` words of a buffer.
+    fn start_reading_buffer(&self, buffer: &wgpu::Buffer, len: usize) -> Result<Reading> {
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
-        let staging = self.buffer("read", variable.len, usage)?;
-        let size = variable.len as u64 * 4;
+        let staging = self.buffer("read", len, usage)?;
+        let size = len as u64 * 4;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&self.variables[&variable.id], 0, &staging, 0, size);
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
         self.queue.submit([encoder.finish()]);
         let (answer, mapped) = pending("reading back did not finish");
         let name = self.info.name.clone();
@@ -475,25 +498,74 @@ impl Gpu {
                 .count();
             let (now, later) = rest.split_at(count);
             rest = later;
-            self.submit(now)?;
+            self.submit(now, None)?;
         }
         Ok(())
     }
 
+    /// Whether steps are timed by the adapter's own clock. A software adapter's work is the host's, so that the
+    /// host's clock is as good.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) && !self.info.software
+    }
+
     /// Runs a program step by step and notes what each took.
     fn run_timed(&mut self, program: &GpuProgram) -> Result<()> {
+        let clock = self.has_clock();
         let mut rest = program.bound.as_slice();
-        for step in &program.plan.steps {
+        for steps in program.plan.steps.chunks(STEPS_PER_CLOCK) {
+            let count = steps.iter().map(|s| s.launch.dispatches.len()).sum();
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let seconds = if clock { self.clocked(steps, now)? } else { self.waited(steps, now)? };
+            let times = steps.iter().zip(seconds).map(|(step, seconds)| StepTime::new(step, seconds));
+            self.times.get_or_insert_default().extend(times);
+        }
+        Ok(())
+    }
+
+    /// The seconds of each step, which the host waits for; with what a submission takes.
+    fn waited(&mut self, steps: &[Step], mut rest: &[Bound]) -> Result<Vec<f64>> {
+        let mut seconds = Vec::with_capacity(steps.len());
+        for step in steps {
             let (now, later) = rest.split_at(step.launch.dispatches.len());
             rest = later;
             self.finish()?;
             let start = Instant::now();
-            self.submit(now)?;
+            self.submit(now, None)?;
             self.finish()?;
-            let time = StepTime::new(step, start.elapsed().as_secs_f64());
-            self.times.get_or_insert_default().push(time);
+            seconds.push(start.elapsed().as_secs_f64());
         }
-        Ok(())
+        Ok(seconds)
+    }
+
+    /// The seconds of each step on the adapter.
+    fn clocked(&mut self, steps: &[Step], mut rest: &[Bound]) -> Result<Vec<f64>> {
+        let count = 2 * steps.len() as u32;
+        let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("times"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        for (step, first) in steps.iter().zip((0..).step_by(2)) {
+            let (now, later) = rest.split_at(step.launch.dispatches.len());
+            rest = later;
+            self.submit(now, Some((&queries, first)))?;
+        }
+        // Two words each.
+        let len = 2 * count as usize;
+        let found =
+            self.buffer("times", len, wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC)?;
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.resolve_query_set(&queries, 0..count, &found, 0);
+        self.queue.submit([encoder.finish()]);
+        let words = self.fetch(self.start_reading_buffer(&found, len)?)?;
+        let ticks: Vec<u64> = words
+            .chunks_exact(2)
+            .map(|word| u64::from(word[0].to_bits()) | u64::from(word[1].to_bits()) << 32)
+            .collect();
+        let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
+        Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period).collect())
     }
 
     /// Waits until all work is done.
@@ -503,9 +575,17 @@ impl Gpu {
         self.healthy()
     }
 
-    fn submit(&mut self, dispatches: &[Bound]) -> Result<()> {
+    /// Hands dispatches to the adapter, which writes when they began and ended to `times` from that index on.
+    fn submit(&mut self, dispatches: &[Bound], times: Option<(&wgpu::QuerySet, u32)>) -> Result<()> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: times.map(|(query_set, first)| wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            }),
+        });
         for dispatch in dispatches {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.group, &[]);
