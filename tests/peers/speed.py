@@ -4,6 +4,7 @@
     pip install -r tests/peers/requirements.txt
     python tests/peers/speed.py cpu          # ResNet-20 and ResNet-18 against PyTorch
     python tests/peers/speed.py gpu          # the first adapter against PyTorch on the CPU
+    python tests/peers/speed.py cuda         # the first adapter against PyTorch on the same NVIDIA card
     python tests/peers/speed.py inference    # one image of 224 x 224 against ONNX Runtime
     cargo build --release --manifest-path tests/peers/burn/Cargo.toml
     python tests/peers/speed.py burn         # the first adapter against burn's wgpu backend on the same
@@ -11,8 +12,8 @@
 
 Each prints one table in Markdown and takes up to ten minutes on two cores; `--rounds` and `--threads` change that.
 Each round runs every program once, and the median of the rounds counts: of at least five. PyTorch runs both
-layouts, and the better one counts. All compute the same networks with random weights, float32, PGD in the linf ball
-with BatchNorm in inference mode, SGD with momentum; burn has the network in `burn/src/network.rs`.
+layouts, and the better one counts; on CUDA without TF32, with cuDNN's search for the fastest kernels. All compute the
+same networks with random weights, float32, PGD in the linf ball with BatchNorm in inference mode, SGD with momentum; burn has the network in `burn/src/network.rs`.
 """
 
 import argparse
@@ -84,11 +85,11 @@ class ResNet(nn.Module):
 class Torch:
     """A network with a batch of random images, in one memory layout."""
 
-    def __init__(self, make, batch, layout, size=32):
+    def __init__(self, make, batch, layout, size=32, device="cpu"):
         torch.manual_seed(0)
-        self.net = make().to(memory_format=layout)
-        self.x = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
-        self.y = torch.arange(batch) % 10
+        self.net = make().to(device, memory_format=layout)
+        self.x = torch.rand(batch, 3, size, size).to(device).contiguous(memory_format=layout)
+        self.y = torch.arange(batch, device=device) % 10
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.0, momentum=0.9)
         self.adversarial = self.x
 
@@ -135,18 +136,28 @@ def export(make, batch, path, folded, size=32):
 def timed(run, runs):
     """Milliseconds: the median of some runs after one to warm up."""
     run()
+    finish()
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         run()
+        finish()
         times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
+def finish():
+    """Waits for CUDA, which works on after a call returns."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 class PyTorch:
-    def __init__(self, case, options, folder):
+    def __init__(self, device, case, options, folder):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
         layouts = (torch.contiguous_format, torch.channels_last)
-        self.nets = [Torch(case.make, case.batch, layout, case.size) for layout in layouts]
+        self.nets = [Torch(case.make, case.batch, layout, case.size, device) for layout in layouts]
 
     def time(self, workloads, runs):
         for w in workloads:
@@ -211,7 +222,8 @@ class Burn:
 
 
 PROGRAMS = {
-    "PyTorch": PyTorch,
+    "PyTorch": lambda *a: PyTorch("cpu", *a),
+    "PyTorch CUDA": lambda *a: PyTorch("cuda", *a),
     "ONNX Runtime": OnnxRuntime,
     "burn wgpu": lambda *a: Burn("wgpu", *a),
     "burn flex": lambda *a: Burn("flex", *a),
@@ -233,7 +245,11 @@ def resnet20(batch):
     return Case(f"ResNet-20, CIFAR, batch {batch}", batch, 32, lambda: ResNet([16, 32, 64], 3, True), "resnet20")
 
 
-RESNET18 = Case("ResNet-18, CIFAR, batch 32", 32, 32, lambda: ResNet([64, 128, 256, 512], 2, False), "resnet18")
+def resnet18(batch):
+    make = lambda: ResNet([64, 128, 256, 512], 2, False)
+    return Case(f"ResNet-18, CIFAR, batch {batch}", batch, 32, make, "resnet18")
+
+
 LARGE = Case("ResNet-18, 224 x 224, batch 1", 1, 224, lambda: ResNet([64, 128, 256, 512], 2, False, True))
 
 
@@ -247,8 +263,9 @@ class Table(NamedTuple):
 
 
 TABLES = {
-    "cpu": Table([resnet20(128), RESNET18], WORKLOADS, 3, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["PyTorch"]),
+    "cpu": Table([resnet20(128), resnet18(32)], WORKLOADS, 3, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["PyTorch"]),
     "gpu": Table([resnet20(128)], WORKLOADS, 3, ["PyTorch", "Adamant `gpu`"], ["PyTorch"]),
+    "cuda": Table([resnet18(128), resnet20(128)], WORKLOADS, 10, ["PyTorch CUDA", "Adamant `gpu`"], ["PyTorch CUDA"]),
     "inference": Table([LARGE], ["forward"], 20, ["PyTorch", "ONNX Runtime", "Adamant `cpu`"], ["ONNX Runtime"]),
     # Of more images burn's wgpu backend would take a minute a step on a software adapter.
     "burn": Table([resnet20(32)], WORKLOADS, 3, ["burn wgpu", "Adamant `gpu`"], ["burn wgpu"]),
@@ -313,7 +330,8 @@ def main():
             cells = " | ".join(cell(found.get((name, workload))) for name in table.programs)
             lines.append(f"| {case.name}, {workload} | {cells} | {found[own, workload] / peer:.2f} |")
     versions = f"PyTorch {torch.__version__}, ONNX Runtime {ort.__version__}, burn 0.21.0"
-    print(f"{machine()}, {options.threads} threads; Adamant on {', '.join(sorted(devices))}")
+    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_initialized() else ""
+    print(f"{machine()}{card}, {options.threads} threads; Adamant on {', '.join(sorted(devices))}")
     print(f"{versions}; median of {options.rounds} rounds\n")
     print("\n".join(lines))
 

@@ -124,6 +124,11 @@ impl Block {
     pub const fn workgroups(&self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
+
+    /// Threads for a result of this size.
+    pub const fn threads(&self, rows: usize, columns: usize) -> usize {
+        self.workgroups(rows, columns) * self.kernel.workgroup as usize
+    }
 }
 
 /// Whether blocks are worth a try before anything has been measured: not on a processor, where a barrier is

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
+use super::conv2d::{Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
 use super::conv2d_kernels::Kernels;
 use super::direct::{Epilogue, Pass};
 use super::launch::{Argument, Kernel, Launch};
@@ -183,10 +183,10 @@ impl FusedConv2d {
         launches.push(plain.clone());
         if channels_by_four(&self.conv, inputs[1]) {
             let (pixels, filters) = (outputs[0].len() / outputs[0].channels(), outputs[0].channels());
-            let workgroups = |block: &Block| block.workgroups(pixels, filters);
             let blocks = by_fit(&kernels.blocks, filters);
-            let at = if blocks_first(workgroups(blocks[0]), limits) { 0 } else { launches.len() };
-            launches.splice(at..at, blocks.into_iter().map(|b| by(b.kernel, workgroups(b) * 64)));
+            let at =
+                if blocks_first(blocks[0].workgroups(pixels, filters), limits) { 0 } else { launches.len() };
+            launches.splice(at..at, blocks.into_iter().map(|b| by(b.kernel, b.threads(pixels, filters))));
         }
         launches
     }

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::conv2d::{Conv2d, ConvParams, channels_by_four, lanes8, whole_workgroups};
+use super::conv2d::{
+    Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, lanes8, whole_workgroups,
+};
 use super::direct::Pass;
 use super::launch::{Argument, Kernel, Launch};
 use super::weight::Elements;
@@ -47,6 +49,35 @@ const LANES8: Kernel = Kernel {
     workgroup: 64,
 };
 
+macro_rules! block {
+    ($rows:literal, $columns:literal, $name:literal, $form:ident, $slices:ident, $workgroup:literal) => {
+        Block {
+            rows: $rows,
+            columns: $columns,
+            kernel: Kernel {
+                name: $name,
+                sources: &[
+                    adamant_shaders::CONV_PARAMS,
+                    adamant_shaders::$form,
+                    adamant_shaders::$slices,
+                    adamant_shaders::CONV_BLOCK,
+                    adamant_shaders::CONV_BLOCK_PIXELS,
+                    adamant_shaders::CONV2D_GRAD_INPUT_BLOCK,
+                ],
+                workgroup: $workgroup,
+            },
+        }
+    };
+}
+
+const BLOCKS: [Block; 5] = [
+    block!(64, 64, "conv2d_grad_input_block_64x64", BLOCK_64X64, SLICES_1, 64),
+    block!(128, 32, "conv2d_grad_input_block_128x32", BLOCK_128X32, SLICES_1, 64),
+    block!(256, 16, "conv2d_grad_input_block_256x16", BLOCK_256X16, SLICES_1, 64),
+    block!(128, 32, "conv2d_grad_input_block_128x32_ahead", BLOCK_128X32, SLICES_1_AHEAD, 64),
+    block!(64, 64, "conv2d_grad_input_block_64x64x4", BLOCK_64X64, SLICES_4, 256),
+];
+
 impl Operation for Conv2dGradInput {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
         let [dy, w] = arity(inputs)?;
@@ -76,16 +107,30 @@ impl Operation for Conv2dGradInput {
     fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
         let plain = self.launch(inputs, outputs);
         let x = outputs[0];
-        if !lanes8(&self.conv, inputs[1], x.channels(), limits) {
-            return vec![plain];
-        }
+        let by = |kernel: Kernel, threads: usize| {
+            let mut launch = plain.clone();
+            launch.dispatches[0].kernel = kernel;
+            launch.dispatches[0].threads = threads as u64;
+            launch
+        };
         let [stride_h, stride_w] = self.conv.stride;
-        let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
-        let blocks = stride_h * stride_w * x.channels() / 16;
-        let mut launch = plain.clone();
-        launch.dispatches[0].kernel = LANES8;
-        launch.dispatches[0].threads = (whole_workgroups(strips) * blocks) as u64;
-        vec![launch, plain]
+        let mut launches = Vec::new();
+        if lanes8(&self.conv, inputs[1], x.channels(), limits) {
+            let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
+            let blocks = stride_h * stride_w * x.channels() / 16;
+            launches.push(by(LANES8, whole_workgroups(strips) * blocks));
+        }
+        launches.push(plain.clone());
+        if channels_by_four(&self.conv, inputs[1]) {
+            let pixels = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(stride_w);
+            let phases = stride_h * stride_w;
+            let blocks = by_fit(&BLOCKS, x.channels());
+            let workgroups = phases * blocks[0].workgroups(pixels, x.channels());
+            let at = if blocks_first(workgroups, limits) { 0 } else { launches.len() };
+            let threads = |b: &Block| phases * b.threads(pixels, x.channels());
+            launches.splice(at..at, blocks.into_iter().map(|b| by(b.kernel, threads(b))));
+        }
+        launches
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

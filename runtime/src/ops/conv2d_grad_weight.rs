@@ -83,8 +83,11 @@ const BLOCKS: [Block; 3] = [
     block!(256, 16, "conv2d_grad_weight_block_256x16", BLOCK_256X16),
 ];
 
-/// Threads that keep a large GPU busy.
+/// Threads that keep a processor busy.
 const THREADS: usize = 16 * 1024;
+
+/// Threads that keep a large GPU busy, which waits for memory in each of them.
+const GPU_THREADS: usize = 128 * 1024;
 
 impl Conv2dGradWeight {
     /// The sum in parts by `kernel`, whose threads make `tiles` pieces of the weight, and then the
@@ -95,12 +98,23 @@ impl Conv2dGradWeight {
         self.sum_of(parts, kernel, tiles * parts, x, dy)
     }
 
+    /// The sum by the kernel that needs nothing of a device.
+    fn plain(&self, threads: usize, x: Shape, dy: Shape) -> Launch {
+        let w = self.weight;
+        let taps = w.0[0] * w.0[1];
+        if channels_by_four(&self.conv, w) {
+            self.in_parts(TILED, taps * w.0[2].div_ceil(8) * w.0[3].div_ceil(8), threads, x, dy)
+        } else {
+            self.in_parts(DIRECT, taps * w.0[2] * w.0[3].div_ceil(4), threads, x, dy)
+        }
+    }
+
     /// The same by a kernel whose workgroups make blocks of the weight.
     fn in_blocks(&self, block: &Block, x: Shape, dy: Shape) -> Launch {
         /// Workgroups that keep a large GPU busy.
-        const WORKGROUPS: usize = 512;
+        const WORKGROUPS: usize = 2048;
         /// Fewer pixels than this are not worth a part of their own.
-        const PIXELS: usize = 64;
+        const PIXELS: usize = 128;
         let w = self.weight;
         let blocks = block.workgroups(w.0[0] * w.0[1] * w.0[2], w.channels());
         let pixels = dy.len() / dy.channels();
@@ -137,14 +151,8 @@ impl Operation for Conv2dGradWeight {
         Ok(vec![self.weight])
     }
 
-    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
-        let (x, dy, w) = (inputs[0], inputs[1], outputs[0]);
-        let taps = w.0[0] * w.0[1];
-        if channels_by_four(&self.conv, w) {
-            self.in_parts(TILED, taps * w.0[2].div_ceil(8) * w.0[3].div_ceil(8), THREADS, x, dy)
-        } else {
-            self.in_parts(DIRECT, taps * w.0[2] * w.0[3].div_ceil(4), THREADS, x, dy)
-        }
+    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
+        self.plain(THREADS, inputs[0], inputs[1])
     }
 
     fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
@@ -158,7 +166,7 @@ impl Operation for Conv2dGradWeight {
             }
             launches.push(self.in_parts(LANES8, tiles(w.0[0] * w.0[1]), THREADS, x, dy));
         }
-        launches.push(self.launch(inputs, outputs));
+        launches.push(self.plain(if limits.software { THREADS } else { GPU_THREADS }, x, dy));
         if channels_by_four(&self.conv, w) {
             let at = if blocks_first(usize::MAX, limits) { 0 } else { launches.len() };
             let blocks = by_fit(&BLOCKS, w.channels());

@@ -19,11 +19,14 @@ pub(super) struct Kernels {
     /// Subgroups of eight lanes, at most four output channels.
     pub lanes8_narrow: Kernel,
     /// Workgroup memory; one group, channels in fours.
-    pub blocks: [Block; 3],
+    pub blocks: [Block; 5],
 }
 
 macro_rules! kernel {
     ($name:expr, $($source:ident),+) => {
+        kernel!(64, $name, $($source),+)
+    };
+    ($workgroup:literal, $name:expr, $($source:ident),+) => {
         Kernel {
             name: $name,
             sources: &[
@@ -32,15 +35,25 @@ macro_rules! kernel {
                 adamant_shaders::CONV_EPILOGUE,
                 $(adamant_shaders::$source),+
             ],
-            workgroup: 64,
+            workgroup: $workgroup,
         }
     };
 }
 
 macro_rules! block {
-    ($name:expr, $rows:literal, $columns:literal, $form:ident, $($weights:ident)+) => {
+    ($name:expr, $rows:literal, $columns:literal, $form:ident, $slices:ident, $workgroup:literal, $($weights:ident)+) => {
         Block {
-            kernel: kernel!($name, CONV_EPILOGUE_BY_FOUR, $($weights,)+ $form, CONV_BLOCK, CONV2D_BLOCK),
+            kernel: kernel!(
+                $workgroup,
+                $name,
+                CONV_EPILOGUE_BY_FOUR,
+                $($weights,)+
+                $form,
+                $slices,
+                CONV_BLOCK,
+                CONV_BLOCK_PIXELS,
+                CONV2D_BLOCK
+            ),
             rows: $rows,
             columns: $columns,
         }
@@ -86,9 +99,19 @@ macro_rules! kernels {
                 CONV2D_LANES8_NARROW
             ),
             blocks: [
-                block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, $($weights)+),
-                block!(concat!("conv2d_block_128x32", $suffix), 128, 32, BLOCK_128X32, $($weights)+),
-                block!(concat!("conv2d_block_256x16", $suffix), 256, 16, BLOCK_256X16, $($weights)+),
+                block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, SLICES_1, 64, $($weights)+),
+                block!(concat!("conv2d_block_128x32", $suffix), 128, 32, BLOCK_128X32, SLICES_1, 64, $($weights)+),
+                block!(concat!("conv2d_block_256x16", $suffix), 256, 16, BLOCK_256X16, SLICES_1, 64, $($weights)+),
+                block!(
+                    concat!("conv2d_block_128x32_ahead", $suffix),
+                    128,
+                    32,
+                    BLOCK_128X32,
+                    SLICES_1_AHEAD,
+                    64,
+                    $($weights)+
+                ),
+                block!(concat!("conv2d_block_64x64x4", $suffix), 64, 64, BLOCK_64X64, SLICES_4, 256, $($weights)+),
             ],
         }
     };

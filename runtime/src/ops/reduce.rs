@@ -25,6 +25,9 @@ const ADD_PARTS: Kernel = Kernel {
     workgroup: 64,
 };
 
+const ADD_MANY_PARTS: Kernel =
+    Kernel { name: "add_many_parts", sources: &[adamant_shaders::ADD_MANY_PARTS], workgroup: 64 };
+
 /// Adds a dispatch: `out[i] = factor * sum over parts of from[part * stride + offset + i]`.
 #[expect(clippy::too_many_arguments, reason = "one argument for each number of the kernel")]
 pub(super) fn add_parts(
@@ -44,13 +47,21 @@ pub(super) fn add_parts(
         len: len as u32,
         factor,
     };
-    launch.then(ADD_PARTS, &[from, out], &parameters, len)
+    /// As many parts as this keep the threads of a workgroup busy.
+    const MANY: usize = 128;
+    /// As many sums as this keep a GPU busy with a thread each.
+    const BUSY: usize = 16 * 1024;
+    if parts >= MANY && len < BUSY {
+        launch.then(ADD_MANY_PARTS, &[from, out], &parameters, 64 * len)
+    } else {
+        launch.then(ADD_PARTS, &[from, out], &parameters, len)
+    }
 }
 
 /// How many parts the sum over `pixels` of a GPU kernel is split into.
 pub(super) fn parts(pixels: usize, channels: usize) -> usize {
-    const THREADS: usize = 16 * 1024;
-    THREADS.div_ceil(channels).clamp(1, pixels.div_ceil(16).max(1))
+    const THREADS: usize = 128 * 1024;
+    THREADS.div_ceil(channels).clamp(1, pixels.div_ceil(32).max(1))
 }
 
 /// For a kernel that handles `at_once` channels.
