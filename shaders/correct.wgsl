@@ -8,7 +8,7 @@
 // | 2 | correct | read_write | batch |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one workgroup for each image.
 
 struct Params {
     batch: u32,
@@ -31,17 +31,21 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
+    let n = image_of(group, groups);
     if n >= params.batch {
         return;
     }
     let row = n * params.classes;
     let label = labels[n];
-    var wins = label < params.classes;
     let own = logits[row + min(label, params.classes - 1u)];
-    for (var k = 0u; k < params.classes; k++) {
+    var against = 0.0;
+    for (var k = local; k < params.classes; k += 64u) {
         let z = logits[row + k];
-        wins = wins && is_finite(z) && (z < own || (z == own && k >= label));
+        let beaten = is_finite(z) && (z < own || (z == own && k >= label));
+        against += select(1.0, 0.0, beaten);
     }
-    correct[n] = select(0.0, 1.0, wins);
+    against = total(against, params.classes, local);
+    if local == 0u {
+        correct[n] = select(0.0, 1.0, label < params.classes && against == 0.0);
+    }
 }

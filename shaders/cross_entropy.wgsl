@@ -8,7 +8,7 @@
 // | 2 | loss | read_write | batch |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one workgroup for each image.
 
 struct Params {
     batch: u32,
@@ -26,22 +26,23 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
+    let n = image_of(group, groups);
     if n >= params.batch {
         return;
     }
     let row = n * params.classes;
-    // Written so that NaN stays NaN.
-    var largest = logits[row];
-    for (var k = 1u; k < params.classes; k++) {
-        let z = logits[row + k];
-        largest = select(z, largest, largest >= z);
+    var most = logits[row + min(local, params.classes - 1u)];
+    for (var k = local + 64u; k < params.classes; k += 64u) {
+        most = larger(most, logits[row + k]);
     }
+    most = largest(most, params.classes, local);
     var sum = 0.0;
-    for (var k = 0u; k < params.classes; k++) {
-        sum += exp(logits[row + k] - largest);
+    for (var k = local; k < params.classes; k += 64u) {
+        sum += exp(logits[row + k] - most);
     }
-    let log_sum = log(sum);
-    let label = min(labels[n], params.classes - 1u);
-    loss[n] = log_sum + largest - logits[row + label];
+    let log_sum = log(total(sum, params.classes, local));
+    if local == 0u {
+        let label = min(labels[n], params.classes - 1u);
+        loss[n] = log_sum + most - logits[row + label];
+    }
 }

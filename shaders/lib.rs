@@ -8,6 +8,7 @@ pub const ONE: &str = include_str!("shared/one.wgsl");
 pub const FOUR: &str = include_str!("shared/four.wgsl");
 pub const IS_NAN: &str = include_str!("shared/is_nan.wgsl");
 pub const RANDOM: &str = include_str!("shared/random.wgsl");
+pub const CLASSES: &str = include_str!("shared/classes.wgsl");
 pub const CONV_PARAMS: &str = include_str!("shared/conv_params.wgsl");
 pub const CONV_EPILOGUE: &str = include_str!("shared/conv_epilogue.wgsl");
 pub const CONV_EPILOGUE_BY_ONE: &str = include_str!("shared/conv_epilogue_by_one.wgsl");

@@ -6,7 +6,7 @@
 // | 1 | y | read_write | batch * classes |
 // | 2 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one workgroup for each image.
 
 struct Params {
     batch: u32,
@@ -23,23 +23,22 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
+    let n = image_of(group, groups);
     if n >= params.batch {
         return;
     }
     let row = n * params.classes;
-    // Written so that NaN stays NaN.
-    var largest = logits[row];
-    for (var k = 1u; k < params.classes; k++) {
-        let z = logits[row + k];
-        largest = select(z, largest, largest >= z);
+    var most = logits[row + min(local, params.classes - 1u)];
+    for (var k = local + 64u; k < params.classes; k += 64u) {
+        most = larger(most, logits[row + k]);
     }
+    most = largest(most, params.classes, local);
     var sum = 0.0;
-    for (var k = 0u; k < params.classes; k++) {
-        sum += exp(logits[row + k] - largest);
+    for (var k = local; k < params.classes; k += 64u) {
+        sum += exp(logits[row + k] - most);
     }
-    let log_sum = log(sum);
-    for (var k = 0u; k < params.classes; k++) {
-        y[row + k] = logits[row + k] - largest - log_sum;
+    let log_sum = log(total(sum, params.classes, local));
+    for (var k = local; k < params.classes; k += 64u) {
+        y[row + k] = logits[row + k] - most - log_sum;
     }
 }

@@ -7,7 +7,7 @@
 // | 2 | dlogits | read_write | batch * classes |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each image.
+// Dispatch: one workgroup for each image.
 
 struct Params {
     batch: u32,
@@ -25,16 +25,17 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = thread_index(group, groups, local);
+    let n = image_of(group, groups);
     if n >= params.batch {
         return;
     }
     let row = n * params.classes;
     var sum = 0.0;
-    for (var k = 0u; k < params.classes; k++) {
+    for (var k = local; k < params.classes; k += 64u) {
         sum += dy[row + k];
     }
-    for (var k = 0u; k < params.classes; k++) {
+    sum = total(sum, params.classes, local);
+    for (var k = local; k < params.classes; k += 64u) {
         dlogits[row + k] = dy[row + k] - exp(y[row + k]) * sum;
     }
 }

@@ -2,16 +2,16 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | x | read | len |
+// | 0 | x | read | batch * channels * pixels |
 // | 1 | mean | read | channels |
 // | 2 | deviation | read | channels |
-// | 3 | y | read_write | len |
+// | 3 | y | read_write | batch * channels * pixels |
 // | 4 | params | uniform | |
 //
-// Dispatch: one thread for each element of y.
+// Dispatch: one thread for each pixel.
 
 struct Params {
-    len: u32,
+    batch: u32,
     channels: u32,
     pixels: u32,
 }
@@ -29,12 +29,12 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
+    let n = i / params.pixels;
+    if n >= params.batch {
         return;
     }
-    let c = i % params.channels;
-    let pixel = i / params.channels;
-    let n = pixel / params.pixels;
-    let p = pixel % params.pixels;
-    y[i] = (x[(n * params.channels + c) * params.pixels + p] - mean[c]) / deviation[c];
+    let p = i - n * params.pixels;
+    for (var c = 0u; c < params.channels; c++) {
+        y[i * params.channels + c] = (x[(n * params.channels + c) * params.pixels + p] - mean[c]) / deviation[c];
+    }
 }

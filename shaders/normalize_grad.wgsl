@@ -2,15 +2,15 @@
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
-// | 0 | dy | read | len |
+// | 0 | dy | read | batch * channels * pixels |
 // | 1 | deviation | read | channels |
-// | 2 | dx | read_write | len |
+// | 2 | dx | read_write | batch * channels * pixels |
 // | 3 | params | uniform | |
 //
-// Dispatch: one thread for each element of dx.
+// Dispatch: one thread for each pixel.
 
 struct Params {
-    len: u32,
+    batch: u32,
     channels: u32,
     pixels: u32,
 }
@@ -27,12 +27,12 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(group, groups, local);
-    if i >= params.len {
+    let n = i / params.pixels;
+    if n >= params.batch {
         return;
     }
-    let p = i % params.pixels;
-    let plane = i / params.pixels;
-    let n = plane / params.channels;
-    let c = plane % params.channels;
-    dx[i] = dy[(n * params.pixels + p) * params.channels + c] / deviation[c];
+    let p = i - n * params.pixels;
+    for (var c = 0u; c < params.channels; c++) {
+        dx[(n * params.channels + c) * params.pixels + p] = dy[i * params.channels + c] / deviation[c];
+    }
 }

@@ -9,11 +9,18 @@
 //
 // Elements and channels are counted in T: one channel, or four.
 //
-// Dispatch: one thread for each element of y.
+// Dispatch: one thread for each channel of 4 neighbouring pixels of a row of y.
 
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
+
+// Where position `at` of y comes from along one axis; past everything if from nowhere.
+fn origin(at: u32, before: u32, step: u32) -> u32 {
+    let distance = at - before;
+    let source = distance / step;
+    return select(0xffffffffu, source, at >= before && source * step == distance);
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -21,26 +28,21 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = thread_index(group, groups, local);
-    if i >= params.batch * params.out_h * params.out_w * params.out_c {
+    let strip = strip_of(thread_index(group, groups, local));
+    if strip.n >= params.batch {
         return;
     }
-    let c = i % params.out_c;
-    let q = i / params.out_c % params.out_w;
-    let row = i / params.out_c / params.out_w;
-    let p = row % params.out_h;
-    let n = row / params.out_h;
-
-    let at = vec3<u32>(p, q, c);
-    let before = vec3<u32>(params.before_h, params.before_w, params.before_c);
-    let steps = vec3<u32>(params.step_h, params.step_w, params.step_c);
-    let size = vec3<u32>(params.in_h, params.in_w, params.in_c);
-    // Where the subtraction wraps, the first comparison fails.
-    let origin = (at - before) / steps;
-    let inside = (at >= before) & (origin < size) & (origin * steps + before == at);
-    if all(inside) {
-        y[i] = x[((n * params.in_h + origin.x) * params.in_w + origin.y) * params.in_c + origin.z];
-    } else {
-        y[i] = T(params.value);
+    let i = origin(strip.p, params.before_h, params.step_h);
+    let k = origin(strip.c, params.before_c, params.step_c);
+    let has_row = i < params.in_h && k < params.in_c;
+    let row = (strip.n * params.in_h + i) * params.in_w;
+    for (var q = strip.q; q < min(strip.q + 4u, params.out_w); q++) {
+        let j = origin(q, params.before_w, params.step_w);
+        let at = ((strip.n * params.out_h + strip.p) * params.out_w + q) * params.out_c + strip.c;
+        if has_row && j < params.in_w {
+            y[at] = x[(row + j) * params.in_c + k];
+        } else {
+            y[at] = T(params.value);
+        }
     }
 }

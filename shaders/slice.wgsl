@@ -8,7 +8,7 @@
 //
 // Elements and channels are counted in T: one channel, or four.
 //
-// Dispatch: one thread for each element of y.
+// Dispatch: one thread for each channel of 4 neighbouring pixels of a row of y.
 
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read_write> y: array<T>;
@@ -20,18 +20,14 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = thread_index(group, groups, local);
-    if i >= params.batch * params.out_h * params.out_w * params.out_c {
+    let strip = strip_of(thread_index(group, groups, local));
+    if strip.n >= params.batch {
         return;
     }
-    let c = i % params.out_c;
-    let q = i / params.out_c % params.out_w;
-    let row = i / params.out_c / params.out_w;
-    let p = row % params.out_h;
-    let n = row / params.out_h;
-
-    let i_h = params.before_h + p * params.step_h;
-    let j = params.before_w + q * params.step_w;
-    let channel = params.before_c + c * params.step_c;
-    y[i] = x[((n * params.in_h + i_h) * params.in_w + j) * params.in_c + channel];
+    let row = (strip.n * params.in_h + params.before_h + strip.p * params.step_h) * params.in_w;
+    let channel = params.before_c + strip.c * params.step_c;
+    for (var q = strip.q; q < min(strip.q + 4u, params.out_w); q++) {
+        let at = ((strip.n * params.out_h + strip.p) * params.out_w + q) * params.out_c + strip.c;
+        y[at] = x[(row + params.before_w + q * params.step_w) * params.in_c + channel];
+    }
 }

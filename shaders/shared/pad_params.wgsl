@@ -1,4 +1,4 @@
-// What padding and slicing need to know.
+// What padding and slicing need to know, and the part of y that a thread makes.
 
 struct Params {
     batch: u32,
@@ -15,4 +15,20 @@ struct Params {
     step_w: u32,
     step_c: u32,
     value: f32,
+}
+
+// A channel of up to four neighbouring pixels of a row of y: they share the divisions that find them.
+struct Strip {
+    n: u32,
+    p: u32,
+    q: u32,
+    c: u32,
+}
+
+fn strip_of(i: u32) -> Strip {
+    let strips = (params.out_w + 3u) / 4u;
+    let strip = i / params.out_c;
+    let row = strip / strips;
+    let n = row / params.out_h;
+    return Strip(n, row - n * params.out_h, (strip - row * strips) * 4u, i - strip * params.out_c);
 }

@@ -23,6 +23,9 @@ use crate::compare::Tolerance;
 /// More elements than 65,535 workgroups of 64 threads have: one dimension of a dispatch is not enough.
 pub const PAST_ONE_GRID_ROW: usize = 65_535 * 64 + 1_000;
 
+/// The same of a kernel that has a workgroup for each.
+pub const WORKGROUPS_PAST_ONE_GRID_ROW: usize = 65_535 + 1_000;
+
 /// One operation on inputs of known shapes.
 #[derive(Clone, Debug)]
 pub struct Case {

@@ -28,18 +28,18 @@ params! {
 
 const CROSS_ENTROPY: Kernel = Kernel {
     name: "cross_entropy",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CROSS_ENTROPY],
+    sources: &[adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY],
     workgroup: 64,
 };
 
 const CROSS_ENTROPY_GRAD: Kernel = Kernel {
     name: "cross_entropy_grad",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::CROSS_ENTROPY_GRAD],
+    sources: &[adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY_GRAD],
     workgroup: 64,
 };
 
 const CORRECT: Kernel =
-    Kernel { name: "correct", sources: &[adamant_shaders::INDEX, adamant_shaders::CORRECT], workgroup: 64 };
+    Kernel { name: "correct", sources: &[adamant_shaders::CLASSES, adamant_shaders::CORRECT], workgroup: 64 };
 
 pub(super) fn parameters(logits: Shape) -> CrossEntropyParams {
     CrossEntropyParams { batch: logits.batch() as u32, classes: logits.channels() as u32 }
@@ -73,7 +73,7 @@ impl Operation for CrossEntropy {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(CROSS_ENTROPY, &arguments, &parameters(inputs[0]), inputs[0].batch())
+        Launch::single(CROSS_ENTROPY, &arguments, &parameters(inputs[0]), 64 * inputs[0].batch())
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -94,7 +94,7 @@ impl Operation for CrossEntropyGrad {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
-        Launch::single(CROSS_ENTROPY_GRAD, &arguments, &parameters(inputs[0]), inputs[0].batch())
+        Launch::single(CROSS_ENTROPY_GRAD, &arguments, &parameters(inputs[0]), 64 * inputs[0].batch())
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -119,7 +119,7 @@ impl Operation for Correct {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(CORRECT, &arguments, &parameters(inputs[0]), inputs[0].batch())
+        Launch::single(CORRECT, &arguments, &parameters(inputs[0]), 64 * inputs[0].batch())
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -20,13 +20,13 @@ pub struct LogSoftmaxGrad;
 
 const LOG_SOFTMAX: Kernel = Kernel {
     name: "log_softmax",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::LOG_SOFTMAX],
+    sources: &[adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX],
     workgroup: 64,
 };
 
 const LOG_SOFTMAX_GRAD: Kernel = Kernel {
     name: "log_softmax_grad",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::LOG_SOFTMAX_GRAD],
+    sources: &[adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX_GRAD],
     workgroup: 64,
 };
 
@@ -46,7 +46,7 @@ impl Operation for LogSoftmax {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Output(0)];
-        Launch::single(LOG_SOFTMAX, &arguments, &parameters(inputs[0]), inputs[0].batch())
+        Launch::single(LOG_SOFTMAX, &arguments, &parameters(inputs[0]), 64 * inputs[0].batch())
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -71,7 +71,7 @@ impl Operation for LogSoftmaxGrad {
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(LOG_SOFTMAX_GRAD, &arguments, &parameters(inputs[0]), inputs[0].batch())
+        Launch::single(LOG_SOFTMAX_GRAD, &arguments, &parameters(inputs[0]), 64 * inputs[0].batch())
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -17,12 +17,12 @@ pub struct Normalize;
 pub struct NormalizeGrad;
 
 params! {
-    struct NormalizeParams { len: u32, channels: u32, pixels: u32, }
+    struct NormalizeParams { batch: u32, channels: u32, pixels: u32, }
 }
 
 impl NormalizeParams {
-    fn new(len: usize, channels: usize, height: usize, width: usize) -> Self {
-        Self { len: len as u32, channels: channels as u32, pixels: (height * width) as u32 }
+    fn new(batch: usize, channels: usize, height: usize, width: usize) -> Self {
+        Self { batch: batch as u32, channels: channels as u32, pixels: (height * width) as u32 }
     }
 }
 
@@ -48,10 +48,10 @@ impl Operation for Normalize {
     }
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        let [_, channels, height, width] = inputs[0].0;
-        let parameters = NormalizeParams::new(inputs[0].len(), channels, height, width);
+        let [batch, channels, height, width] = inputs[0].0;
+        let parameters = NormalizeParams::new(batch, channels, height, width);
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
-        Launch::single(NORMALIZE, &arguments, &parameters, inputs[0].len())
+        Launch::single(NORMALIZE, &arguments, &parameters, batch * height * width)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -78,10 +78,10 @@ impl Operation for NormalizeGrad {
     }
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        let [_, height, width, channels] = inputs[0].0;
-        let parameters = NormalizeParams::new(inputs[0].len(), channels, height, width);
+        let [batch, height, width, channels] = inputs[0].0;
+        let parameters = NormalizeParams::new(batch, channels, height, width);
         let arguments = [Argument::Input(0), Argument::Input(1), Argument::Output(0)];
-        Launch::single(NORMALIZE_GRAD, &arguments, &parameters, inputs[0].len())
+        Launch::single(NORMALIZE_GRAD, &arguments, &parameters, batch * height * width)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -110,6 +110,11 @@ fn in_32_bits(attributes: [[usize; 3]; 3]) -> Result<(), String> {
     }
 }
 
+/// Fours of neighbouring pixels of a row.
+fn strips(y: Shape) -> usize {
+    y.batch() * y.height() * y.width().div_ceil(4)
+}
+
 /// Image, row and column of pixel `i`.
 fn pixel(shape: Shape, i: usize) -> [usize; 3] {
     let [_, height, width, _] = shape.0;
@@ -138,7 +143,7 @@ impl Operation for Pad {
         let step = self.interior.map(|i| i + 1);
         let shapes = [inputs[0], outputs[0]];
         let (kernel, parameters, at_once) = PadParams::pick(&PAD, shapes, self.before, step, self.value);
-        let threads = outputs[0].len() / at_once;
+        let threads = strips(outputs[0]) * outputs[0].channels() / at_once;
         Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, threads)
     }
 
@@ -187,7 +192,7 @@ impl Operation for Slice {
     fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
         let shapes = [inputs[0], outputs[0]];
         let (kernel, parameters, at_once) = PadParams::pick(&SLICE, shapes, self.start, self.step, 0.0);
-        let threads = outputs[0].len() / at_once;
+        let threads = strips(outputs[0]) * outputs[0].channels() / at_once;
         Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, threads)
     }
 

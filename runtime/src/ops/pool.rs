@@ -288,7 +288,9 @@ impl Operation for AvgPoolGrad {
         let (dy, x) = (inputs[0], outputs[0]);
         let (kernel, at_once) = AVG_POOL_GRAD.pick(x.channels());
         let parameters = PoolParams::new(&self.pool.window, x, dy, self.pool.count_include_pad, at_once);
-        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, x.len() / at_once)
+        let strips = x.batch() * x.height() * x.width().div_ceil(4);
+        let threads = strips * (x.channels() / at_once);
+        Launch::single(kernel, &[Argument::Input(0), Argument::Output(0)], &parameters, threads)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -6,7 +6,7 @@ use adamant::op::{
     LogitLoss, LogitLossGrad, LogitLossKind, Op,
 };
 
-use super::{Case, Input, PAST_ONE_GRID_ROW, normal};
+use super::{Case, Input, PAST_ONE_GRID_ROW, WORKGROUPS_PAST_ONE_GRID_ROW, normal};
 use crate::compare::Tolerance;
 
 fn logits(batch: usize, classes: usize) -> Shape {
@@ -111,7 +111,7 @@ pub fn cases() -> Vec<Case> {
         random("1000 classes", 3, 1000, 2.0),
         random("one image", 1, 5, 1.0),
         random("a batch of 65", 65, 3, 1.0),
-        random("past one grid row", PAST_ONE_GRID_ROW, 2, 1.0),
+        random("past one grid row", WORKGROUPS_PAST_ONE_GRID_ROW, 2, 1.0),
         given(
             "extreme logits",
             3,

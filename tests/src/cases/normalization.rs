@@ -21,7 +21,7 @@ fn image() -> Vec<Case> {
         ("three channels", shape(2, 3, 5, 7)),
         ("one channel", shape(3, 1, 4, 4)),
         ("five channels, one pixel", shape(2, 5, 1, 1)),
-        ("past one grid row", shape(2, 3, 1000, 701)),
+        ("past one grid row", shape(6, 2, 1000, 701)),
     ];
     let mut cases = Vec::new();
     for (name, Shape([n, c, h, w])) in shapes {

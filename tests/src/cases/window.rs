@@ -3,7 +3,7 @@
 use adamant::Shape;
 use adamant::op::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, Op, Pad, Slice, Window};
 
-use super::{Case, Input, normal, shape};
+use super::{Case, Input, PAST_ONE_GRID_ROW, normal, shape};
 use crate::compare::Tolerance;
 
 /// A square window.
@@ -40,6 +40,12 @@ pub fn windows() -> Vec<(&'static str, Window, Shape, [usize; 2])> {
         ("whole image", Window::global(7, 5), shape(3, 7, 5, 6), [1, 1]),
         ("one pixel", Window::global(1, 1), shape(3, 1, 1, 6), [1, 1]),
         ("past one grid row", square(3, 1, 1), shape(1, 1050, 1000, 4), [1050, 1000]),
+        (
+            "past one grid row, one column",
+            square(3, 1, 1),
+            shape(1, PAST_ONE_GRID_ROW, 1, 1),
+            [PAST_ONE_GRID_ROW, 1],
+        ),
     ]
 }
 
@@ -82,7 +88,8 @@ pub fn pads() -> Vec<Case> {
     };
     let x = shape(2, 5, 6, 4);
     let everything = Pad { before: [1, 0, 2], after: [0, 3, 1], interior: [1, 2, 1], value: 0.5 };
-    let large = shape(1, 1000, 1050, 4);
+    // Four pixels of a row share a thread.
+    let large = shape(1, PAST_ONE_GRID_ROW, 1, 1);
     vec![
         pad("nothing", NO_PAD, x),
         pad("height and width", Pad { before: [1, 2, 0], after: [3, 0, 0], ..NO_PAD }, x),
@@ -97,6 +104,12 @@ pub fn pads() -> Vec<Case> {
             shape(2, 1, 1, 1),
         ),
         pad("past one grid row", Pad { before: [1, 0, 0], ..NO_PAD }, large),
+        pad(
+            "a width of five, channels in fours",
+            Pad { before: [0, 1, 4], after: [0, 1, 0], interior: [0, 1, 0], ..NO_PAD },
+            shape(2, 3, 2, 8),
+        ),
+        slice("five of a row, channels in fours", [0, 1, 4], [1, 2, 1], [3, 5, 4], shape(2, 3, 11, 8)),
         slice("everything", [0; 3], [1; 3], [5, 6, 4], x),
         slice("from a start", [1, 2, 0], [1; 3], [3, 4, 4], x),
         slice("every second pixel", [0; 3], [2, 2, 1], [3, 3, 4], x),
@@ -104,6 +117,6 @@ pub fn pads() -> Vec<Case> {
         slice("channels", [0, 0, 1], [1, 1, 2], [5, 6, 2], x),
         slice("everything at once", [1, 0, 1], [3, 2, 2], [2, 3, 2], x),
         slice("one value", [4, 5, 3], [1; 3], [1; 3], x),
-        slice("past one grid row", [0; 3], [1; 3], [1000, 1049, 4], large),
+        slice("past one grid row", [1, 0, 0], [1; 3], [PAST_ONE_GRID_ROW - 1, 1, 1], large),
     ]
 }
