@@ -613,8 +613,11 @@ impl Device {
 
     /// Whether steps are timed by the adapter itself, without what a submission takes.
     #[cfg(feature = "gpu")]
-    pub(crate) fn has_clock(&self) -> bool {
-        matches!(&self.executor, Executor::Gpu(gpu) if gpu.has_clock())
+    pub(crate) fn has_clock(&mut self) -> Result<bool> {
+        match &mut self.executor {
+            Executor::Gpu(gpu) => gpu.has_clock(),
+            _ => Ok(false),
+        }
     }
 
     /// Times every step from now on. A GPU is then given one at a time, which takes longer in all.

@@ -1,9 +1,13 @@
 //! The GPU executor: compiles each kernel once, binds a plan's buffers, submits its dispatches.
 
-use std::collections::{HashMap, VecDeque};
+mod clock;
+mod pace;
+
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+
+use pace::Pace;
 
 use crate::error::{Error, Result};
 use crate::graph::Variable;
@@ -14,12 +18,6 @@ use crate::profile::{self, StepTime};
 
 /// Dispatches of one submission.
 const DISPATCHES_PER_SUBMIT: usize = 512;
-
-/// Steps that are timed with one set of queries, of which WebGPU allows 4096, two each.
-const STEPS_PER_CLOCK: usize = 2048;
-
-/// Submissions that may wait in the queue before the host waits for the oldest.
-const SUBMITS_IN_FLIGHT: usize = 8;
 
 /// A graphics adapter that can run the kernels.
 #[derive(Clone, Debug)]
@@ -49,6 +47,8 @@ pub struct Gpu {
     generation: u64,
     pace: Pace,
     fault: Arc<Mutex<Option<String>>>,
+    /// Whether its timestamps are to be trusted, when somebody has asked.
+    clock: Option<bool>,
     /// What each step took, while somebody wants to know.
     pub(crate) times: Option<Vec<StepTime>>,
 }
@@ -233,6 +233,7 @@ impl Gpu {
             generation: 0,
             pace: Pace::new(),
             fault,
+            clock: None,
             times: None,
         })
     }
@@ -503,71 +504,6 @@ impl Gpu {
         Ok(())
     }
 
-    /// Whether steps are timed by the adapter's own clock. A software adapter's work is the host's, so that the
-    /// host's clock is as good.
-    pub(crate) fn has_clock(&self) -> bool {
-        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) && !self.info.software
-    }
-
-    /// Runs a program step by step and notes what each took.
-    fn run_timed(&mut self, program: &GpuProgram) -> Result<()> {
-        let clock = self.has_clock();
-        let mut rest = program.bound.as_slice();
-        for steps in program.plan.steps.chunks(STEPS_PER_CLOCK) {
-            let count = steps.iter().map(|s| s.launch.dispatches.len()).sum();
-            let (now, later) = rest.split_at(count);
-            rest = later;
-            let seconds = if clock { self.clocked(steps, now)? } else { self.waited(steps, now)? };
-            let times = steps.iter().zip(seconds).map(|(step, seconds)| StepTime::new(step, seconds));
-            self.times.get_or_insert_default().extend(times);
-        }
-        Ok(())
-    }
-
-    /// The seconds of each step, which the host waits for; with what a submission takes.
-    fn waited(&mut self, steps: &[Step], mut rest: &[Bound]) -> Result<Vec<f64>> {
-        let mut seconds = Vec::with_capacity(steps.len());
-        for step in steps {
-            let (now, later) = rest.split_at(step.launch.dispatches.len());
-            rest = later;
-            self.finish()?;
-            let start = Instant::now();
-            self.submit(now, None)?;
-            self.finish()?;
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-        Ok(seconds)
-    }
-
-    /// The seconds of each step on the adapter.
-    fn clocked(&mut self, steps: &[Step], mut rest: &[Bound]) -> Result<Vec<f64>> {
-        let count = 2 * steps.len() as u32;
-        let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("times"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        for (step, first) in steps.iter().zip((0..).step_by(2)) {
-            let (now, later) = rest.split_at(step.launch.dispatches.len());
-            rest = later;
-            self.submit(now, Some((&queries, first)))?;
-        }
-        // Two words each.
-        let len = 2 * count as usize;
-        let found =
-            self.buffer("times", len, wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC)?;
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.resolve_query_set(&queries, 0..count, &found, 0);
-        self.queue.submit([encoder.finish()]);
-        let words = self.fetch(self.start_reading_buffer(&found, len)?)?;
-        let ticks: Vec<u64> = words
-            .chunks_exact(2)
-            .map(|word| u64::from(word[0].to_bits()) | u64::from(word[1].to_bits()) << 32)
-            .collect();
-        let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
-        Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period).collect())
-    }
-
     /// Waits until all work is done.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.wait(wgpu::PollType::wait_indefinitely())?;
@@ -640,62 +576,5 @@ impl Reading {
     pub(crate) async fn arrival(mut self) -> Result<Vec<f32>> {
         let mapped = (&mut self.mapped).await;
         self.finish(mapped)
-    }
-}
-
-/// How much work a submission takes, so that it takes about as long on every device: drivers kill what
-/// runs for seconds, and a display that shares the GPU should not stutter.
-struct Pace {
-    in_flight: VecDeque<(wgpu::SubmissionIndex, u64)>,
-    /// When the device last finished a submission, or was given one with nothing else to do. A browser has no such
-    /// clock: there submissions stay short.
-    busy_since: Option<Instant>,
-    flops_per_second: f64,
-}
-
-impl Pace {
-    /// Seconds that a submission should take.
-    const SECONDS: f64 = 0.05;
-
-    fn now() -> Option<Instant> {
-        (!cfg!(target_arch = "wasm32")).then(Instant::now)
-    }
-
-    fn new() -> Self {
-        // Slower than any device that is worth using: the first submissions are short.
-        Self { in_flight: VecDeque::new(), busy_since: Self::now(), flops_per_second: 20e9 }
-    }
-
-    fn flops_per_submit(&self) -> u64 {
-        (self.flops_per_second * Self::SECONDS) as u64
-    }
-
-    fn submitted(&mut self, index: wgpu::SubmissionIndex, flops: u64) {
-        if self.in_flight.is_empty() {
-            self.busy_since = Self::now();
-        }
-        self.in_flight.push_back((index, flops));
-    }
-
-    /// The oldest submission, where there are enough behind it to keep the device busy.
-    fn too_many(&mut self) -> Option<(wgpu::SubmissionIndex, u64)> {
-        if self.in_flight.len() > SUBMITS_IN_FLIGHT { self.in_flight.pop_front() } else { None }
-    }
-
-    /// The device has done the oldest submission and went on with the next.
-    fn done(&mut self, flops: u64) {
-        let seconds = self.busy_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-        self.busy_since = Self::now();
-        // Half the old value, so that one odd measurement does not count for all. What was done before
-        // the host looked took no time to wait for: such a measurement says nothing.
-        if seconds > 1e-4 && flops > 0 {
-            let measured = (flops as f64 / seconds).clamp(1e9, 1e14);
-            self.flops_per_second = 0.5 * self.flops_per_second + 0.5 * measured;
-        }
-    }
-
-    /// The device has nothing left to do.
-    fn idle(&mut self) {
-        self.in_flight.clear();
     }
 }

@@ -168,7 +168,7 @@ impl Bench {
         self.gpu.finish()?;
         let mut run = |times: usize| -> Result<f64> {
             // The adapter's own clock does not count what a submission takes, which is more than a small kernel does.
-            if self.gpu.has_clock() {
+            if self.gpu.has_clock()? {
                 self.gpu.start_profile();
                 for _ in 0..times {
                     self.gpu.run(&mut program)?;

@@ -123,7 +123,8 @@ fn put(f: Fetched, slice: u32, lane: u32, local: u32) {
 
 // Four steps of the sum: `a` is four channels of a pixel.
 fn accumulate(a: vec4<f32>, w: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return fma(vec4<f32>(a.w), w[3], fma(vec4<f32>(a.z), w[2], fma(vec4<f32>(a.y), w[1], fma(vec4<f32>(a.x), w[0], sum))));
+    let half = fma(vec4<f32>(a.y), w[1], fma(vec4<f32>(a.x), w[0], sum));
+    return fma(vec4<f32>(a.w), w[3], fma(vec4<f32>(a.z), w[2], half));
 }
 
 // `row` and `column` are the thread's first ones.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use adamant::op::{CompactConv2d, Conv2d, Conv2dGradWeight, FusedConv2d, Op, WeightFormat};
-use adamant::{Device, Graph, Shape};
+use adamant::{Architecture, Benchmark, Device, Graph, Shape, Workload};
 use adamant_tests::cases::compact;
 use adamant_tests::gpu::gpu;
 
@@ -93,4 +93,18 @@ fn compact_convolutions_are_measured_too() {
         let said = said.lock().expect("nobody panics").join("\n");
         assert!(!said.contains("warning"), "{format:?}: {said}");
     }
+}
+
+/// On the adapter's own clock, where it has one: in the units, and of the steps, that are asked for.
+#[test]
+fn the_steps_of_a_program_take_a_part_of_its_time() {
+    let model = Architecture::build("resnet8", [3, 16, 16], 10, 0).expect("it is known");
+    let mut benchmark = Benchmark::new(gpu(), &model, 64, 0).expect("it fits");
+    benchmark.run(Workload::TrainStep).expect("it runs");
+    let start = std::time::Instant::now();
+    let steps = benchmark.profile(Workload::TrainStep).expect("it runs");
+    let wall = start.elapsed().as_secs_f64();
+    let total: f64 = steps.iter().map(|step| step.seconds).sum();
+    assert!(steps.len() > 50 && steps.iter().all(|step| step.seconds >= 0.0), "{steps:?}");
+    assert!(total > wall / 1000.0 && total < wall, "{total} s of {wall} s");
 }

@@ -117,9 +117,14 @@ impl LayerTime {
             layer: step.label.clone(),
             op: step.op,
             ms: step.seconds * 1e3,
-            gflops: step.flops as f64 / step.seconds / 1e9,
+            gflops: giga_per_second(step.flops, step.seconds),
         }
     }
+}
+
+/// Nothing in no time at all, which a coarse clock says of a small step.
+fn giga_per_second(amount: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { amount as f64 / seconds / 1e9 } else { 0.0 }
 }
 
 /// The middle of at least one time.
@@ -153,8 +158,8 @@ pub fn by_op(workload: Workload, profile: &[StepTime]) -> Vec<OpTime> {
             count,
             ms: seconds * 1e3,
             share: seconds / total,
-            gflops: flops as f64 / seconds / 1e9,
-            gigabytes_per_second: bytes as f64 / seconds / 1e9,
+            gflops: giga_per_second(flops, seconds),
+            gigabytes_per_second: giga_per_second(bytes, seconds),
         })
         .collect();
     ops.sort_by(|a, b| b.ms.total_cmp(&a.ms));
