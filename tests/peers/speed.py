@@ -12,8 +12,9 @@
 
 Each prints one table in Markdown and takes up to ten minutes on two cores; `--rounds` and `--threads` change that.
 Each round runs every program once, and the median of the rounds counts: of at least five. PyTorch runs both
-layouts, and the better one counts; on CUDA without TF32, with cuDNN's search for the fastest kernels. All compute the
-same networks with random weights, float32, PGD in the linf ball with BatchNorm in inference mode, SGD with momentum; burn has the network in `burn/src/network.rs`.
+layouts, eagerly, and the better one counts; on CUDA without TF32, with cuDNN's search for the fastest kernels. All
+compute the same networks with random weights, float32, PGD in the linf ball with BatchNorm in inference mode, SGD with
+momentum; burn has the network in `burn/src/network.rs`.
 """
 
 import argparse
