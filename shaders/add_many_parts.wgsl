@@ -9,14 +9,6 @@
 // Dispatch: one workgroup for each element of y.
 // Every thread adds up every 64th part, and the workgroup adds up these sums in pairs: the order is fixed.
 
-struct Params {
-    parts: u32,
-    stride: u32,
-    offset: u32,
-    len: u32,
-    factor: f32,
-}
-
 @group(0) @binding(0) var<storage, read> partial: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;
@@ -29,7 +21,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = group.y * groups.x + group.x;
+    let i = workgroup_index(group, groups);
     if i >= params.len {
         return;
     }

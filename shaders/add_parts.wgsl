@@ -9,14 +9,6 @@
 // Dispatch: one thread for each element of y.
 // Four interleaved sums, so that reads do not wait for additions; the order is fixed.
 
-struct Params {
-    parts: u32,
-    stride: u32,
-    offset: u32,
-    len: u32,
-    factor: f32,
-}
-
 @group(0) @binding(0) var<storage, read> partial: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;

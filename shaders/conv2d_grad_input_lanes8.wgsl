@@ -42,7 +42,7 @@ fn main(
     let strips = params.batch * phase_rows * row_strips;
     let strip_groups = (strips + WORKGROUP - 1u) / WORKGROUP;
     let phases = params.stride_h * params.stride_w;
-    let g = group.y * groups.x + group.x;
+    let g = workgroup_index(group, groups);
     let c = g / (strip_groups * phases) * 4u;
     if c >= channels {
         return;

@@ -63,7 +63,7 @@ fn main(
     let channels = params.in_c / 4u;
     let row_strips = (params.out_w + 7u) / 8u;
     let strips = params.batch * params.out_h * row_strips;
-    let first = (group.y * groups.x + group.x) * WORKGROUP;
+    let first = workgroup_index(group, groups) * WORKGROUP;
     if first >= strips {
         return;
     }

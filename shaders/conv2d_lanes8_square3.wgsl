@@ -179,7 +179,7 @@ fn main(
     let down = (params.out_h + 3u) / 4u;
     let squares = params.batch * down * across;
     let square_groups = (squares + WORKGROUP - 1u) / WORKGROUP;
-    let number = group.y * groups.x + group.x;
+    let number = workgroup_index(group, groups);
     // First of two vectors of output channels.
     let o = number / square_groups * 2u;
     if o >= filters {

@@ -41,7 +41,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let place = place(group.y * groups.x + group.x, local);
+    let place = place(workgroup_index(group, groups), local);
     if place.idle {
         return;
     }

@@ -26,7 +26,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let n = image_of(group, groups);
+    let n = workgroup_index(group, groups);
     if n >= params.batch {
         return;
     }

@@ -32,6 +32,7 @@ pub const WEIGHTS_INT8: &str = include_str!("shared/weights_int8.wgsl");
 pub const CONV_LANES8: &str = include_str!("shared/conv_lanes8.wgsl");
 pub const POOL_PARAMS: &str = include_str!("shared/pool_params.wgsl");
 pub const LOGIT_LOSS_TERMS: &str = include_str!("shared/logit_loss.wgsl");
+pub const PARTS_PARAMS: &str = include_str!("shared/parts_params.wgsl");
 pub const PAD_PARAMS: &str = include_str!("shared/pad_params.wgsl");
 
 pub const CONV2D: &str = include_str!("conv2d.wgsl");

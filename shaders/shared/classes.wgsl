@@ -3,11 +3,6 @@
 
 var<workgroup> found: array<f32, 64>;
 
-// The image that a workgroup takes.
-fn image_of(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
-}
-
 // As many of the threads as there are have a class.
 fn threads_of(classes: u32) -> u32 {
     return min(classes, 64u);

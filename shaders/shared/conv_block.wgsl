@@ -26,7 +26,3 @@ struct Sums {
     s70: vec4<f32>,
     s71: vec4<f32>,
 }
-
-fn workgroup_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
-}

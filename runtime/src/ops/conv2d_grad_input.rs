@@ -57,6 +57,7 @@ macro_rules! block {
             kernel: Kernel {
                 name: $name,
                 sources: &[
+                    adamant_shaders::INDEX,
                     adamant_shaders::CONV_PARAMS,
                     adamant_shaders::$form,
                     adamant_shaders::$slices,

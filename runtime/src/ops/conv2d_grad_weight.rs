@@ -66,6 +66,7 @@ macro_rules! block {
             kernel: Kernel {
                 name: $name,
                 sources: &[
+                    adamant_shaders::INDEX,
                     adamant_shaders::CONV_PARAMS,
                     adamant_shaders::$size,
                     adamant_shaders::CONV_BLOCK,

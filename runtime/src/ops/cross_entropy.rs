@@ -28,18 +28,21 @@ params! {
 
 const CROSS_ENTROPY: Kernel = Kernel {
     name: "cross_entropy",
-    sources: &[adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY],
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY],
     workgroup: 64,
 };
 
 const CROSS_ENTROPY_GRAD: Kernel = Kernel {
     name: "cross_entropy_grad",
-    sources: &[adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY_GRAD],
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CLASSES, adamant_shaders::CROSS_ENTROPY_GRAD],
     workgroup: 64,
 };
 
-const CORRECT: Kernel =
-    Kernel { name: "correct", sources: &[adamant_shaders::CLASSES, adamant_shaders::CORRECT], workgroup: 64 };
+const CORRECT: Kernel = Kernel {
+    name: "correct",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CLASSES, adamant_shaders::CORRECT],
+    workgroup: 64,
+};
 
 pub(super) fn parameters(logits: Shape) -> CrossEntropyParams {
     CrossEntropyParams { batch: logits.batch() as u32, classes: logits.channels() as u32 }

@@ -20,13 +20,13 @@ pub struct LogSoftmaxGrad;
 
 const LOG_SOFTMAX: Kernel = Kernel {
     name: "log_softmax",
-    sources: &[adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX],
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX],
     workgroup: 64,
 };
 
 const LOG_SOFTMAX_GRAD: Kernel = Kernel {
     name: "log_softmax_grad",
-    sources: &[adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX_GRAD],
+    sources: &[adamant_shaders::INDEX, adamant_shaders::CLASSES, adamant_shaders::LOG_SOFTMAX_GRAD],
     workgroup: 64,
 };
 

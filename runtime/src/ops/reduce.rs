@@ -21,12 +21,15 @@ const CHANNEL_SUM: ByFour = by_four!("channel_sum", CHANNEL_SUM);
 
 const ADD_PARTS: Kernel = Kernel {
     name: "add_parts",
-    sources: &[adamant_shaders::INDEX, adamant_shaders::ADD_PARTS],
+    sources: &[adamant_shaders::INDEX, adamant_shaders::PARTS_PARAMS, adamant_shaders::ADD_PARTS],
     workgroup: 64,
 };
 
-const ADD_MANY_PARTS: Kernel =
-    Kernel { name: "add_many_parts", sources: &[adamant_shaders::ADD_MANY_PARTS], workgroup: 64 };
+const ADD_MANY_PARTS: Kernel = Kernel {
+    name: "add_many_parts",
+    sources: &[adamant_shaders::INDEX, adamant_shaders::PARTS_PARAMS, adamant_shaders::ADD_MANY_PARTS],
+    workgroup: 64,
+};
 
 /// Adds a dispatch: `out[i] = factor * sum over parts of from[part * stride + offset + i]`.
 #[expect(clippy::too_many_arguments, reason = "one argument for each number of the kernel")]
