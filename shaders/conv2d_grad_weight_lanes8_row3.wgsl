@@ -46,17 +46,6 @@ fn no_sums() -> Sums {
     return Sums(none, none, none, none, none, none, none, none, none, none, none, none, none, none, none, none);
 }
 
-fn accumulate(
-    a: vec4<f32>,
-    y0: vec4<f32>,
-    y1: vec4<f32>,
-    y2: vec4<f32>,
-    y3: vec4<f32>,
-    sum: vec4<f32>,
-) -> vec4<f32> {
-    return fma(vec4<f32>(a.w), y3, fma(vec4<f32>(a.z), y2, fma(vec4<f32>(a.y), y1, fma(vec4<f32>(a.x), y0, sum))));
-}
-
 // Adds four pixels of one tap: x0 to x3 are what they meet. Vectors i and i + 8 of the sixteen (pixel, group of
 // output channels) of dy are lane i's.
 fn add_tap(

@@ -30,29 +30,6 @@ fn load(row: u32, j: u32, c: u32, row_inside: bool) -> vec4<f32> {
     return select(vec4<f32>(), x[at], row_inside & (j < params.in_w));
 }
 
-fn accumulate(a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sum))));
-}
-
-// The four weights that the first, or the last, four lanes hold.
-fn share_low(mine: f32) -> vec4<f32> {
-    return vec4<f32>(
-        subgroupBroadcast(mine, 0u),
-        subgroupBroadcast(mine, 1u),
-        subgroupBroadcast(mine, 2u),
-        subgroupBroadcast(mine, 3u),
-    );
-}
-
-fn share_high(mine: f32) -> vec4<f32> {
-    return vec4<f32>(
-        subgroupBroadcast(mine, 4u),
-        subgroupBroadcast(mine, 5u),
-        subgroupBroadcast(mine, 6u),
-        subgroupBroadcast(mine, 7u),
-    );
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -72,9 +49,7 @@ fn main(
     let row = strip / row_strips;
     let p = row % params.out_h;
     let n = row / params.out_h;
-    // Input channel (of two, and the next two) and output channel of this lane's weights. Output channels
-    // past the last are the last one again, and are not stored.
-    let own = lane / 4u * params.out_c + min(lane % 4u, params.out_c - 1u);
+    let own = own_weight(lane);
     let second = 2u * params.out_c;
 
     var sum0 = first_sum(min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.out_c - 1u)));

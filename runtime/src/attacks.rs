@@ -28,6 +28,7 @@ pub use objective::{Aim, Objective, Passes};
 pub use pgd::{Pgd, Start};
 #[cfg(feature = "train")]
 pub(crate) use spec::DRA_PART;
+pub use spec::DRA_RADIUS;
 pub use spec::{AttackSpec, parse_fraction, show_fraction};
 pub use square::Square;
 

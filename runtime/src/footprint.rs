@@ -4,6 +4,7 @@ use crate::autodiff::differentiate;
 use crate::cpu::{only_rearranged, rearranged_bytes};
 use crate::device::Device;
 use crate::error::Result;
+use crate::fours::in_fours;
 use crate::fuse::fuse;
 use crate::loss::Loss;
 use crate::model::Model;
@@ -59,7 +60,9 @@ impl Taken {
     fn add(&mut self, session: &mut Session, model: &ModelGraph) -> Result<()> {
         let parameters = session.parameters().to_vec();
         let device = session.device();
-        let Split { main, made, .. } = split(&fuse(&model.graph), &parameters, |len| device.variable(len))?;
+        let graph = fuse(&model.graph);
+        let graph = if self.on_cpu { graph } else { in_fours(graph) };
+        let Split { main, made, .. } = split(&graph, &parameters, |len| device.variable(len))?;
         let plan = Plan::new(&main, &Limits::HOST)?;
         if self.on_cpu {
             let fixed = [&parameters[..], &made].concat();

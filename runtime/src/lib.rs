@@ -54,6 +54,7 @@ pub mod finetune;
 mod fold;
 #[cfg(feature = "train")]
 mod footprint;
+mod fours;
 mod fuse;
 #[cfg(feature = "gpu")]
 mod gpu;
@@ -86,8 +87,8 @@ mod tune;
 pub use adapt::{AdaptLimits, AdaptOptions, AdaptProgress, Adaptation, Example, Examples};
 pub use architectures::{Architecture, architectures};
 pub use attacks::{
-    Aim, Apgd, Attack, AttackSpec, Ball, CwL2, DeepFool, Fab, Fgsm, MiFgsm, Objective, Passes, Pgd, Square,
-    Start, parse_fraction, show_fraction,
+    Aim, Apgd, Attack, AttackSpec, Ball, CwL2, DRA_RADIUS, DeepFool, Fab, Fgsm, MiFgsm, Objective, Passes,
+    Pgd, Square, Start, parse_fraction, show_fraction,
 };
 pub use autodiff::differentiate;
 #[cfg(feature = "data")]

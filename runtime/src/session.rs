@@ -6,6 +6,7 @@ use crate::autodiff::differentiate;
 use crate::compact::Compact;
 use crate::device::{Device, Program};
 use crate::error::{Error, Result};
+use crate::fours::in_fours;
 use crate::fuse::fuse;
 use crate::graph::{Graph, ValueId, Variable};
 use crate::loss::Loss;
@@ -304,7 +305,8 @@ impl Session {
         if !self.programs.contains_key(&(task, count)) {
             let mut model = self.graph(count);
             build(&mut model)?;
-            let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?.with_early_sums();
+            let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?;
+            let graph = if self.device.is_cpu() { graph } else { in_fours(graph) }.with_early_sums();
             let program = match self.device.compile_with(&graph, &self.parameters) {
                 // What other programs keep, those of other batch sizes say, makes room: they can be built again.
                 Err(Error::Limit(_)) if !self.programs.is_empty() => {

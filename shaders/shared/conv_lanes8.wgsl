@@ -63,10 +63,6 @@ fn first_sums(o: u32) -> Sums {
     return Sums(b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3, b0, b1, b2, b3);
 }
 
-fn accumulate(a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sum))));
-}
-
 // Adds four input channels of one tap: x0 to x3 are what the four pixels meet, `mine` this lane's weights.
 fn add_tap(
     before: Sums,

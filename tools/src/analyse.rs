@@ -224,12 +224,13 @@ fn noise(session: &mut Session, data: &Dataset, attack: &AttackSpec, folder: &Pa
     let right = |(row, &label): (&[f32], &u32)| row.iter().all(|&z| z <= row[label as usize]);
     let at = logits.chunks_exact(classes).zip(&batch.labels).position(right).unwrap_or(0);
     let one = Batch::gather(data, &[at as u32]);
-    // DRA is of linf: its radius bounds the mean change where PGD's bounds each.
+    // DRA is of linf: its eps bounds the mean change where PGD's bounds each, and is chosen so that it does as much.
     let each = match attack.ball.norm {
         Norm::Linf => attack.ball.eps,
         Norm::L2 => attack.ball.eps / (one.images.len() as f32).sqrt(),
     };
-    let dra = AttackSpec::parse(&format!("dra:steps={STEPS}"), Some(Norm::Linf), Some(each))?;
+    let eps = each / adamant::DRA_RADIUS;
+    let dra = AttackSpec::parse(&format!("dra:steps={STEPS}"), Some(Norm::Linf), Some(eps))?;
     let found = [attacked(session, &one, &*dra.build())?, attacked(session, &one, &*attack.build())?];
     let noises: Vec<Vec<f32>> =
         found.iter().map(|f| f.iter().zip(&one.images).map(|(a, b)| a - b).collect()).collect();

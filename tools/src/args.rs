@@ -199,8 +199,8 @@ pub struct RunArgs {
     /// Folder for checkpoints, metrics and settings
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
-    /// The recipe at radius E, such as 4/255 or 0.1: its step moves with it. (--set attack.eps=E
-    /// changes the radius alone.)
+    /// The recipe at radius E, such as 4/255 or 0.1: its step moves with it, and DRA's bound of an image's mean
+    /// change is half of it. (--set attack.eps=E changes that number alone.)
     #[arg(long, value_name = "E", value_parser = adamant::parse_fraction)]
     pub eps: Option<f32>,
     /// Change a setting of the recipe, as in attack.steps=7; may be repeated

@@ -56,7 +56,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     let on = On::of(&images.name, &start.model.network);
     let mut radius = None;
     for name in &args.recipes {
-        let eps = settings::recipe(name, &on, &args.run)?.attack.eps.0;
+        let eps = settings::recipe(name, &on, &args.run)?.attack.radius();
         radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
     }
     let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::friendly::Friendly;
 use super::n_fgsm::NFgsm;
-use crate::attacks::{Attack, AttackSpec, Ball, DRA_PART, Start, parse_fraction};
+use crate::attacks::{Attack, AttackSpec, Ball, DRA_PART, DRA_RADIUS, Start, parse_fraction};
 use crate::error::{Error, Result};
 use crate::ops::Norm;
 
@@ -87,7 +87,7 @@ pub struct AttackConfig {
     pub kind: AttackKind,
     #[serde(default = "linf")]
     pub norm: Norm,
-    /// Radius of the ball, in pixels of [0, 1].
+    /// Radius of the ball, in pixels of [0, 1]; for dra the bound of an image's mean change.
     #[serde(default = "zero")]
     pub eps: Fraction,
     /// Step length. When absent a quarter of eps; 1.25 eps for fgsm-rs, eps for n-fgsm and free, eps / steps
@@ -134,6 +134,20 @@ fn one() -> u32 {
 }
 
 impl AttackConfig {
+    /// The radius of a ball in which this looks for the worst image, or one that is worth as much: what robustness
+    /// is asked for in. `eps`, but for dra.
+    pub fn radius(&self) -> f32 {
+        self.eps.0 * self.radius_of_eps()
+    }
+
+    /// How many times eps [`AttackConfig::radius`] is.
+    pub(super) const fn radius_of_eps(&self) -> f32 {
+        match self.kind {
+            AttackKind::Dra => DRA_RADIUS,
+            _ => 1.0,
+        }
+    }
+
     /// The attack, or nothing for training on clean images.
     pub fn spec(&self) -> Option<AttackSpec> {
         self.spec_at(self.eps.0)
@@ -195,7 +209,8 @@ impl AttackConfig {
             AttackKind::Pgd | AttackKind::Fgsm | AttackKind::Bim | AttackKind::MiFgsm => spec,
             _ => AttackSpec {
                 kind: "pgd".into(),
-                step: spec.ball.eps / 4.0,
+                ball: Ball { eps: self.radius(), ..spec.ball },
+                step: self.radius() / 4.0,
                 steps: 10,
                 start: Start::Random,
                 ..spec
@@ -350,9 +365,11 @@ mod tests {
         assert_eq!((spec.steps, spec.part), (5, 1.0 / 3.0));
         assert!((spec.step * 255.0 - 0.1).abs() < 1e-6);
         // A search that stops early, or takes one step, is not what robustness is measured by.
-        for name in ["fast", "dra", "fat"] {
+        for (name, radius) in [("fast", 8.0), ("dra", 4.0), ("fat", 8.0)] {
             let spec = attack(name, &[]).measure().unwrap();
             assert_eq!((spec.kind.as_str(), spec.steps, spec.start), ("pgd", 10, Start::Random), "{name}");
+            assert!((spec.ball.eps * 255.0 - radius).abs() < 1e-4, "{name}");
+            assert_eq!(spec.step, spec.ball.eps / 4.0, "{name}");
         }
         let madry = attack("madry", &["attack.steps=3"]);
         assert_eq!(madry.measure(), madry.spec());

@@ -192,12 +192,13 @@ impl Recipe {
         self
     }
 
-    /// The same recipe at another radius: every other amount of pixels keeps its ratio to it. One without an
-    /// attack has none.
-    pub fn at_radius(mut self, eps: f32) -> Self {
+    /// The same recipe for robustness in another radius ([`AttackConfig::radius`]): every other amount of pixels
+    /// keeps its ratio to it. One without an attack has none.
+    pub fn at_radius(mut self, radius: f32) -> Self {
         if self.attack.eps.0 == 0.0 {
             return self;
         }
+        let eps = radius / self.attack.radius_of_eps();
         let factor = eps / self.attack.eps.0;
         self.attack.eps.0 = eps;
         let amounts = [
@@ -517,6 +518,9 @@ mod tests {
         assert!(near(Some(madry.eps), 4.0) && near(madry.step, 1.0) && madry.steps == 10);
         let iaat = load("iaat").at_radius(4.0 / 255.0).epsilon;
         assert!(near(iaat.gamma, 0.95));
+        let dra = load("dra").at_radius(8.0 / 255.0);
+        assert!(near(Some(dra.attack.eps), 4.0) && near(dra.epsilon.last, 1.0));
+        assert!((dra.attack.radius() * 255.0 - 8.0).abs() < 1e-4);
         assert_eq!(load("aft").at_radius(0.1).attack.step, None);
         assert_eq!(load("standard").at_radius(0.1), load("standard"));
     }

@@ -91,10 +91,13 @@ impl FusedConv2d {
         let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
         let by_four = ins.is_multiple_of(4);
         let mut found = Vec::new();
-        let squares = [height, width] == [3, 3] && stride == [1, 1] && dilation == [1, 1];
-        if squares && by_four && outs.is_multiple_of(8) {
-            let squares = y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4);
-            found.push((kernels.lanes8_square3, whole_workgroups(squares) * outs / 8));
+        let is_square3 = [height, width] == [3, 3] && stride == [1, 1] && dilation == [1, 1] && by_four;
+        let squares = whole_workgroups(y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4));
+        if is_square3 && outs.is_multiple_of(8) {
+            found.push((kernels.lanes8_square3, squares * outs / 8));
+        }
+        if is_square3 && outs <= 4 {
+            found.push((kernels.lanes8_narrow_square3, squares));
         }
         if outs.is_multiple_of(16) {
             // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
@@ -105,12 +108,12 @@ impl FusedConv2d {
                 false => kernels.lanes8_thin,
             };
             found.push((kernel, whole_workgroups(strips(4)) * outs / 16));
-            // Squares pay where few of them hang over the edge.
-            if found.len() == 2 && 3 * y.height().next_multiple_of(4) > 4 * y.height() {
-                found.swap(0, 1);
-            }
         } else if outs <= 4 && by_four {
             found.push((kernels.lanes8_narrow, whole_workgroups(strips(8))));
+        }
+        // Squares pay where few of them hang over the edge.
+        if found.len() == 2 && 3 * y.height().next_multiple_of(4) > 4 * y.height() {
+            found.swap(0, 1);
         }
         found
     }

@@ -53,6 +53,7 @@ const LANES8_ROW3: Kernel = Kernel {
     sources: &[
         adamant_shaders::INDEX,
         adamant_shaders::CONV_PARAMS,
+        adamant_shaders::ACCUMULATE4,
         adamant_shaders::CONV2D_GRAD_WEIGHT_LANES8_ROW3,
     ],
     workgroup: 64,

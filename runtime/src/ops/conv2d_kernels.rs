@@ -18,6 +18,8 @@ pub(super) struct Kernels {
     pub lanes8_square3: Kernel,
     /// Subgroups of eight lanes, at most four output channels.
     pub lanes8_narrow: Kernel,
+    /// The same; kernels of three by three, stride and dilation 1.
+    pub lanes8_narrow_square3: Kernel,
     /// Workgroup memory; one group, channels in fours.
     pub blocks: [Block; 5],
 }
@@ -69,6 +71,7 @@ macro_rules! kernels {
                 concat!("conv2d_lanes8", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
                 $($weights,)+
+                ACCUMULATE4,
                 CONV_LANES8,
                 CONV2D_LANES8
             ),
@@ -76,6 +79,7 @@ macro_rules! kernels {
                 concat!("conv2d_lanes8_row3", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
                 $($weights,)+
+                ACCUMULATE4,
                 CONV_LANES8,
                 CONV2D_LANES8_ROW3
             ),
@@ -83,6 +87,7 @@ macro_rules! kernels {
                 concat!("conv2d_lanes8_thin", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
                 $($weights,)+
+                ACCUMULATE4,
                 CONV_LANES8,
                 CONV2D_LANES8_THIN
             ),
@@ -90,13 +95,26 @@ macro_rules! kernels {
                 concat!("conv2d_lanes8_square3", $suffix),
                 CONV_EPILOGUE_BY_FOUR,
                 $($weights,)+
+                ACCUMULATE4,
+                CONV_SQUARES3,
                 CONV2D_LANES8_SQUARE3
             ),
             lanes8_narrow: kernel!(
                 concat!("conv2d_lanes8_narrow", $suffix),
                 CONV_EPILOGUE_BY_ONE,
                 $($weight,)+
+                ACCUMULATE4,
+                CONV_NARROW,
                 CONV2D_LANES8_NARROW
+            ),
+            lanes8_narrow_square3: kernel!(
+                concat!("conv2d_lanes8_narrow_square3", $suffix),
+                CONV_EPILOGUE_BY_ONE,
+                $($weight,)+
+                ACCUMULATE4,
+                CONV_SQUARES3,
+                CONV_NARROW,
+                CONV2D_LANES8_NARROW_SQUARE3
             ),
             blocks: [
                 block!(concat!("conv2d_block_64x64", $suffix), 64, 64, BLOCK_64X64, SLICES_1, 64, $($weights)+),

@@ -137,6 +137,9 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("8 to 24 channels, width 38", [2, 6, 38, 8], [3, 3, 8, 24]).pads([1; 4]),
     Geometry::new("4 to 8 channels, width 45 without padding", [2, 7, 45, 4], [3, 3, 4, 8]),
     Geometry::new("12 to 8 channels, width 19, asymmetric", [3, 5, 19, 12], [3, 3, 12, 8]).pads([2, 0, 0, 2]),
+    Geometry::new("16 to 3 channels, width 38", [2, 6, 38, 16], [3, 3, 16, 3]).pads([1; 4]),
+    Geometry::new("8 to 1 channel, width 41, asymmetric", [3, 5, 41, 8], [3, 3, 8, 1]).pads([2, 0, 1, 2]),
+    Geometry::new("12 to 2 channels without padding", [2, 9, 35, 12], [3, 3, 12, 2]),
     Geometry::new("4 to 16 channels, more padding than needed", [3, 5, 9, 4], [3, 3, 4, 16])
         .pads([7, 6, 8, 9]),
     Geometry::new("8 to 8 channels, one square an image", [19, 4, 3, 8], [3, 3, 8, 8]).pads([1; 4]),

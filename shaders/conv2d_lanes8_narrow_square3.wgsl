@@ -1,0 +1,136 @@
+// The convolution of conv2d_lanes8_narrow.wgsl, for kernels of three by three and stride and dilation 1. A thread makes
+// a square of four by four pixels. One group; in_c is a multiple of 4, out_c at most 4.
+//
+// | binding | name | access | elements |
+// |---|---|---|---|
+// | 0 | x | read | batch * in_h * in_w * in_c (in fours) |
+// | 1 | weight | read | 9 * in_c * out_c |
+// | 2 | bias | read | out_c |
+// | 3 | residual | read | as y |
+// | 4 | mask | read | as y |
+// | 5 | y | read_write | batch * out_h * out_w * out_c |
+// | 6 | params | uniform | |
+//
+// Dispatch: one thread for each square of 4 by 4 outputs, rounded up to whole workgroups: all lanes of a subgroup
+// share their weights.
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read> residual: array<f32>;
+@group(0) @binding(4) var<storage, read> mask: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
+
+// The sums of a row of outputs.
+struct Sums {
+    s0: vec4<f32>,
+    s1: vec4<f32>,
+    s2: vec4<f32>,
+    s3: vec4<f32>,
+}
+
+// The weights of four input channels for a tap.
+struct Tap {
+    w0: vec4<f32>,
+    w1: vec4<f32>,
+    w2: vec4<f32>,
+    w3: vec4<f32>,
+}
+
+struct Taps {
+    left: Tap,
+    middle: Tap,
+    right: Tap,
+}
+
+// The sixteen weights of a tap, from the lanes that load them: two each.
+fn tap_at(i: u32) -> Tap {
+    let low = weight_at(i);
+    let high = weight_at(i + 2u * params.out_c);
+    return Tap(share_low(low), share_high(low), share_low(high), share_high(high));
+}
+
+fn taps_at(i: u32, tap: u32) -> Taps {
+    return Taps(tap_at(i), tap_at(i + tap), tap_at(i + 2u * tap));
+}
+
+fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, tap: Tap) -> Sums {
+    return Sums(
+        accumulate(x0, tap.w0, tap.w1, tap.w2, tap.w3, before.s0),
+        accumulate(x1, tap.w0, tap.w1, tap.w2, tap.w3, before.s1),
+        accumulate(x2, tap.w0, tap.w1, tap.w2, tap.w3, before.s2),
+        accumulate(x3, tap.w0, tap.w1, tap.w2, tap.w3, before.s3),
+    );
+}
+
+fn add_row(before: Sums, row: Row, taps: Taps) -> Sums {
+    let left = add_tap(before, row.x0, row.x1, row.x2, row.x3, taps.left);
+    let middle = add_tap(left, row.x1, row.x2, row.x3, row.x4, taps.middle);
+    return add_tap(middle, row.x2, row.x3, row.x4, row.x5, taps.right);
+}
+
+fn store_row(square: Square, down: u32, sums: Sums) {
+    let p = square.p + down;
+    if p < params.out_h {
+        let row = square.n * params.out_h + p;
+        store(row, square.q, 0u, params.out_c, sums.s0);
+        store(row, square.q + 1u, 0u, params.out_c, sums.s1);
+        store(row, square.q + 2u, 0u, params.out_c, sums.s2);
+        store(row, square.q + 3u, 0u, params.out_c, sums.s3);
+    }
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let channels = params.in_c / 4u;
+    let number = workgroup_index(group, groups);
+    if number >= square_groups() {
+        return;
+    }
+    let square = square_at(number * WORKGROUP + local);
+    let columns = columns(square.number, square.q, lane);
+    let i_h = square.p - params.pad_top;
+    let tap = params.in_c * params.out_c;
+    let own = own_weight(lane);
+    let first = first_sum(min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.out_c - 1u)));
+    let none = Sums(first, first, first, first);
+    var sums0 = none;
+    var sums1 = none;
+    var sums2 = none;
+    var sums3 = none;
+    for (var c = 0u; c < channels; c++) {
+        let weights = own + c * 4u * params.out_c;
+        let top = taps_at(weights, tap);
+        let middle = taps_at(weights + 3u * tap, tap);
+        let bottom = taps_at(weights + 6u * tap, tap);
+        let row0 = row_at(columns, square.n, i_h, c);
+        sums0 = add_row(sums0, row0, top);
+        let row1 = row_at(columns, square.n, i_h + 1u, c);
+        sums0 = add_row(sums0, row1, middle);
+        sums1 = add_row(sums1, row1, top);
+        let row2 = row_at(columns, square.n, i_h + 2u, c);
+        sums0 = add_row(sums0, row2, bottom);
+        sums1 = add_row(sums1, row2, middle);
+        sums2 = add_row(sums2, row2, top);
+        let row3 = row_at(columns, square.n, i_h + 3u, c);
+        sums1 = add_row(sums1, row3, bottom);
+        sums2 = add_row(sums2, row3, middle);
+        sums3 = add_row(sums3, row3, top);
+        let row4 = row_at(columns, square.n, i_h + 4u, c);
+        sums2 = add_row(sums2, row4, bottom);
+        sums3 = add_row(sums3, row4, middle);
+        let row5 = row_at(columns, square.n, i_h + 5u, c);
+        sums3 = add_row(sums3, row5, bottom);
+    }
+    if square.stores {
+        store_row(square, 0u, sums0);
+        store_row(square, 1u, sums1);
+        store_row(square, 2u, sums2);
+        store_row(square, 3u, sums3);
+    }
+}
