@@ -50,6 +50,7 @@ pub const CONV2D_TILED: &str = include_str!("conv2d_tiled.wgsl");
 pub const CONV2D_GRAD_INPUT_BLOCK: &str = include_str!("conv2d_grad_input_block.wgsl");
 pub const CONV2D_GRAD_INPUT: &str = include_str!("conv2d_grad_input.wgsl");
 pub const CONV2D_GRAD_INPUT_LANES8: &str = include_str!("conv2d_grad_input_lanes8.wgsl");
+pub const CONV2D_GRAD_INPUT_LANES8_STRIDE2: &str = include_str!("conv2d_grad_input_lanes8_stride2.wgsl");
 pub const CONV2D_GRAD_INPUT_TILED: &str = include_str!("conv2d_grad_input_tiled.wgsl");
 pub const CONV2D_GRAD_WEIGHT: &str = include_str!("conv2d_grad_weight.wgsl");
 pub const CONV2D_GRAD_WEIGHT_BLOCK: &str = include_str!("conv2d_grad_weight_block.wgsl");

@@ -3,6 +3,7 @@
 //! - A BatchNorm with fixed statistics is folded into the convolution before it, and its gradient into
 //!   the gradient of that convolution.
 //! - The input gradient of a convolution of stride 1 becomes a convolution, with the weight turned.
+//! - Slices one after the other are one slice, and so are paddings.
 //! - Bias, residual and activation (or the mask of its gradient) are applied where a convolution stores.
 //!
 //! Attacks take almost all of their time in graphs where all of this applies.
@@ -18,6 +19,7 @@ use crate::shape::Shape;
 pub(crate) fn fuse(graph: &Graph) -> Graph {
     let mut work = Rewrite::new(graph);
     work.fold_batch_norms();
+    work.slices_and_pads();
     let mut work = Rewrite::new(&work.finish());
     work.gradients_as_convolutions();
     let mut work = Rewrite::new(&work.finish());
@@ -157,6 +159,26 @@ impl Rewrite {
             let inputs = vec![dy, weight_now];
             self.nodes[position] = Some(Node { inputs, ..gradient.clone() });
             self.nodes[i] = None;
+        }
+    }
+
+    fn slices_and_pads(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(node) = self.nodes[i].clone() else { continue };
+            let Some(before) = node.inputs.first().and_then(|v| self.producer.get(v)).copied() else {
+                continue;
+            };
+            let Some(first) = self.nodes[before].clone() else { continue };
+            let op = match (&first.op, &node.op) {
+                (Op::Slice(a), Op::Slice(b)) => a.then(b).map(Op::Slice),
+                (Op::Pad(a), Op::Pad(b)) => a.then(b).map(Op::Pad),
+                _ => None,
+            };
+            let Some(op) = op else { continue };
+            if self.only_reader(node.inputs[0]) == Some(i) && self.unchanged(&first.inputs, before, i) {
+                self.nodes[before] = None;
+                self.nodes[i] = Some(Node { op, inputs: first.inputs, ..node });
+            }
         }
     }
 
@@ -342,6 +364,8 @@ mod tests {
         for gone in ["BatchNorm", "BatchNormGrad", "Relu"] {
             assert_eq!(found.get(gone), None, "{found:?}");
         }
+        // Both slices of a shortcut are one, and so are the paddings that are their gradients.
+        assert_eq!((found["Slice"], found["Pad"]), (4, 4), "{found:?}");
         // Those at a stride of two and before the pooling stay.
         assert_eq!((found["ReluGrad"], found["Add"], found["Conv2dGradInput"]), (3, 2, 2), "{found:?}");
     }

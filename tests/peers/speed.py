@@ -287,6 +287,8 @@ def measure(case, table, options, folder):
         for name, program in programs.items():
             for (workload, variant), ms in program.time(table.workloads, table.runs):
                 row[name, workload, variant] = ms
+                # What a run that is cut short leaves.
+                print(f"  {name} {variant} {workload}: {ms:.1f} ms", file=sys.stderr, flush=True)
         rounds.append(row)
     found = {}
     for name, workload, variant in rounds[0]:

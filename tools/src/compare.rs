@@ -1,11 +1,11 @@
 //! `adamant compare`: several methods from the same start, on the same images, with the same seed.
 
-use adamant::finetune::{EpochMetrics, On, RunDirectory};
-use adamant::{Order, Tradeoff};
+use adamant::finetune::{EpochMetrics, On, RunDirectory, mean_cosine};
+use adamant::{Batch, Dataset, Images, Order, Session, Tradeoff};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::args::{BallArgs, CompareArgs, FinetuneArgs, ImagesArgs, SplitName, Suite};
+use crate::args::{BallArgs, BatchSize, CompareArgs, FinetuneArgs, ImagesArgs, SplitName, Suite};
 use crate::measure::{Measurement, open_device, parse_attacks};
 use crate::model::Loaded;
 use crate::output::{self, duration, percent};
@@ -40,6 +40,9 @@ struct Row {
     /// Distance from the published trade-off, in points; it is defined for AutoAttack, on CIFAR.
     #[serde(skip_serializing_if = "Option::is_none")]
     ardist: Option<f64>,
+    /// Mean cosine between what the last, linear layer sees of a clean image and what it saw before, -1 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosine: Option<f64>,
     /// Of training.
     seconds: f64,
     epochs: usize,
@@ -60,6 +63,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
     }
     let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
+    let before = features(args, &start, &images, console)?;
     let mut rows = vec![measure(args, eps, "before", &start, &images, &[], console)?];
     for name in &args.recipes {
         let mut run = args.run.clone();
@@ -72,7 +76,12 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         let hardened = Loaded::read(&finetune.run.out)?;
         let metrics = RunDirectory::open(&finetune.run.out)?.read_metrics()?;
         let epochs = metrics.lines().map(serde_json::from_str).collect::<Result<Vec<EpochMetrics>, _>>()?;
-        rows.push(measure(args, eps, name, &hardened, &images, &epochs, console)?);
+        let mut row = measure(args, eps, name, &hardened, &images, &epochs, console)?;
+        if let Some(before) = &before {
+            let now = features(args, &hardened, &images, console)?;
+            row.cosine = now.map(|now| mean_cosine(&now, before, images.len()));
+        }
+        rows.push(row);
     }
     let found = Comparison {
         schema: 1,
@@ -87,12 +96,37 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// What the last layer sees of the images, row by row; nothing where it is not linear.
+fn features(
+    args: &CompareArgs,
+    loaded: &Loaded,
+    data: &Dataset,
+    console: &Console,
+) -> Result<Option<Vec<f32>>> {
+    let model = &loaded.model;
+    if model.network.head().is_none() {
+        return Ok(None);
+    }
+    let device = open_device(&args.run.device, console)?;
+    let batch = args.run.batch.unwrap_or(BatchSize::Auto);
+    let batch = batch.within(args.run.device.memory_limit, model, device.is_cpu())?;
+    let mut session = Session::new(device, model, batch.min(data.len()).max(1))?;
+    let positions: Vec<u32> = (0..data.len() as u32).collect();
+    let mut found = Vec::new();
+    for part in positions.chunks(session.capacity()) {
+        let batch = Batch::gather(data, part);
+        session.load(&batch.images, &batch.labels, &batch.indices)?;
+        found.extend(session.features(part.len(), Images::Clean)?);
+    }
+    Ok(Some(found))
+}
+
 fn measure(
     args: &CompareArgs,
     eps: f32,
     recipe: &str,
     loaded: &Loaded,
-    data: &adamant::Dataset,
+    data: &Dataset,
     epochs: &[EpochMetrics],
     console: &Console,
 ) -> Result<Row> {
@@ -100,7 +134,7 @@ fn measure(
     let images = ImagesArgs {
         split: SplitName::Test,
         limit: Some(args.images),
-        batch: args.run.batch.unwrap_or(crate::args::BatchSize::Auto),
+        batch: args.run.batch.unwrap_or(BatchSize::Auto),
         seed: args.run.seed.unwrap_or(0),
     };
     let robust = |attacks: &[&str], order| -> Result<[f64; 2]> {
@@ -125,40 +159,51 @@ fn measure(
         autoattack,
         sum: clean + autoattack.unwrap_or(pgd20),
         ardist: autoattack.and_then(distance),
+        cosine: None,
         seconds: epochs.iter().map(|e| e.seconds).sum(),
         epochs: epochs.len(),
     })
 }
 
+/// Titles of the columns, and how wide they are.
+const COLUMNS: [(&str, usize); 7] =
+    [("clean", 8), ("PGD-20", 8), ("AutoAttack", 12), ("sum", 7), ("ARDist", 8), ("cosine", 8), ("time", 9)];
+
+fn cells(row: &Row) -> [Option<String>; 7] {
+    [
+        Some(percent(row.clean)),
+        Some(percent(row.pgd20)),
+        row.autoattack.map(percent),
+        Some(format!("{:.1}", 100.0 * row.sum)),
+        row.ardist.map(|d| format!("{d:.2}")),
+        row.cosine.map(|c| format!("{c:.3}")),
+        (row.epochs > 0).then(|| duration(row.seconds)),
+    ]
+}
+
 fn text(found: &Comparison, eps: f32) -> String {
-    let width = found.rows.iter().map(|row| row.recipe.len() + 2).max().unwrap_or(0).max(18);
+    let width = found.rows.iter().map(|row| row.recipe.len() + 1).max().unwrap_or(0).max(18);
+    let rows: Vec<_> = found.rows.iter().map(|row| (row.recipe.as_str(), cells(row))).collect();
+    // A column that says nothing of any row is left out.
+    let is_shown = |column: usize| rows.iter().any(|(_, cells)| cells[column].is_some());
+    let line = |name: &str, cells: [Option<String>; 7]| {
+        let mut line = format!("{name:<width$}");
+        for (column, (cell, (_, width))) in cells.into_iter().zip(COLUMNS).enumerate() {
+            if is_shown(column) {
+                line += &format!("{:>width$}", cell.as_deref().unwrap_or("-"));
+            }
+        }
+        line + "\n"
+    };
     let mut text = format!(
-        "{} on {} test images, eps {}\n\n{:<width$}{:>8}{:>9}{:>12}{:>9}{:>9}{:>9}\n",
+        "{} on {} test images, eps {}\n\n",
         found.model,
         found.images,
-        output::pixels(f64::from(eps)),
-        "",
-        "clean",
-        "PGD-20",
-        "AutoAttack",
-        "sum",
-        "ARDist",
-        "time"
+        output::pixels(f64::from(eps))
     );
-    for row in &found.rows {
-        let optional = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), percent);
-        let line = format!(
-            "{:<width$}{:>8}{:>9}{:>12}{:>9.1}{:>9}{:>9}",
-            row.recipe,
-            percent(row.clean),
-            percent(row.pgd20),
-            optional(row.autoattack),
-            100.0 * row.sum,
-            row.ardist.map_or_else(|| "-".to_owned(), |d| format!("{d:.2}")),
-            if row.epochs == 0 { "-".to_owned() } else { duration(row.seconds) }
-        );
-        text += line.trim_end();
-        text.push('\n');
+    text += &line("", COLUMNS.map(|(title, _)| Some(title.to_owned())));
+    for (name, cells) in &rows {
+        text += &line(name, cells.clone());
     }
     text
 }
@@ -176,6 +221,7 @@ mod tests {
             autoattack: Some(1.0),
             sum: 2.0,
             ardist: Some(-12.34),
+            cosine: Some(-0.123),
             seconds: 359_999.0,
             epochs: 1,
         };

@@ -629,6 +629,9 @@ fn methods_are_compared_side_by_side() {
     let names: Vec<&str> = rows.iter().filter_map(|r| r["recipe"].as_str()).collect();
     assert_eq!(names, ["before", "aft", "fast"]);
     assert!(rows[1]["seconds"].as_f64().is_some_and(|s| s > 0.0));
+    // How like the start's what the last layer sees still is; of the start itself nobody asks.
+    assert!(rows[0].get("cosine").is_none());
+    assert!(rows[1]["cosine"].as_f64().is_some_and(|c| c > 0.5 && c < 1.0), "{}", rows[1]);
     let hardened = std::fs::read(Path::new(&out).join("aft/checkpoint.adamant")).expect("it was written");
     // Once more: nothing is left to train, and the numbers are the same.
     let (again, _) = run(0, &arguments);

@@ -128,7 +128,7 @@ impl<F: FnMut(f64)> Observer for Found<F> {
 }
 
 /// The mean over `count` rows of the cosine between them; 0 where a row is zero.
-fn mean_cosine(a: &[f32], b: &[f32], count: usize) -> f64 {
+pub fn mean_cosine(a: &[f32], b: &[f32], count: usize) -> f64 {
     let width = (a.len() / count.max(1)).max(1);
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     let cosine = |(a, b): (&[f32], &[f32])| {

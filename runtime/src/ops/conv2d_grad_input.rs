@@ -49,6 +49,16 @@ const LANES8: Kernel = Kernel {
     workgroup: 64,
 };
 
+const LANES8_STRIDE2: Kernel = Kernel {
+    name: "conv2d_grad_input_lanes8_stride2",
+    sources: &[
+        adamant_shaders::INDEX,
+        adamant_shaders::CONV_PARAMS,
+        adamant_shaders::CONV2D_GRAD_INPUT_LANES8_STRIDE2,
+    ],
+    workgroup: 64,
+};
+
 macro_rules! block {
     ($rows:literal, $columns:literal, $name:literal, $form:ident, $slices:ident, $workgroup:literal) => {
         Block {
@@ -116,6 +126,14 @@ impl Operation for Conv2dGradInput {
         };
         let [stride_h, stride_w] = self.conv.stride;
         let mut launches = Vec::new();
+        let Conv2d { dilation, pads: [top, left, ..], .. } = self.conv;
+        let is_square = inputs[1].0[..2] == [3, 3] && self.conv.stride == [2, 2] && dilation == [1, 1];
+        let is_odd = top % 2 == 1 && left % 2 == 1;
+        let by_eight = channels_by_four(&self.conv, inputs[1]) && x.channels().is_multiple_of(8);
+        if limits.subgroup_lanes == Some(8) && by_eight && is_square && is_odd {
+            let squares = x.batch() * x.height().div_ceil(4) * x.width().div_ceil(4);
+            launches.push(by(LANES8_STRIDE2, whole_workgroups(squares) * x.channels() / 8));
+        }
         if lanes8(&self.conv, inputs[1], x.channels(), limits) {
             let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);
             let blocks = stride_h * stride_w * x.channels() / 16;

@@ -29,6 +29,16 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// This slice and then `next`, as one; none where a number is too large.
+    pub(crate) fn then(&self, next: &Self) -> Option<Self> {
+        let mut both = *next;
+        for a in 0..3 {
+            both.start[a] = self.step[a].checked_mul(next.start[a])?.checked_add(self.start[a])?;
+            both.step[a] = self.step[a].checked_mul(next.step[a])?;
+        }
+        Some(both)
+    }
+
     /// The padding that undoes this slice of an image of `size` (height, width, channels), with
     /// zeros where values were left out.
     pub(crate) fn transpose(&self, size: [usize; 3]) -> Pad {
@@ -43,6 +53,18 @@ impl Slice {
 }
 
 impl Pad {
+    /// This padding and then `next`, as one; none where they pad with different values, or a number is too large.
+    pub(crate) fn then(&self, next: &Self) -> Option<Self> {
+        let mut both = *next;
+        for a in 0..3 {
+            let step = next.interior[a].checked_add(1)?;
+            both.before[a] = self.before[a].checked_mul(step)?.checked_add(next.before[a])?;
+            both.after[a] = self.after[a].checked_mul(step)?.checked_add(next.after[a])?;
+            both.interior[a] = self.interior[a].checked_add(1)?.checked_mul(step)? - 1;
+        }
+        (self.value.to_bits() == next.value.to_bits()).then_some(both)
+    }
+
     /// The slice that keeps exactly the values of an image of `size` that this padding surrounded.
     pub(crate) fn transpose(&self, size: [usize; 3]) -> Slice {
         Slice { start: self.before, step: self.interior.map(|i| i + 1), len: size }
@@ -209,5 +231,35 @@ impl Operation for Slice {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(op: &impl Operation, x: Shape, data: &[f32]) -> (Shape, Vec<f32>) {
+        let shape = op.output_shapes(&[x]).expect("it fits")[0];
+        let mut y = vec![f32::NAN; shape.len()];
+        op.run(&[View { shape: x, data }], &mut [ViewMut { shape, data: &mut y }]);
+        (shape, y)
+    }
+
+    #[test]
+    fn two_at_once_are_one_after_the_other() {
+        let x = Shape([2, 9, 11, 5]);
+        let data: Vec<f32> = (0..x.len() as u16).map(f32::from).collect();
+        let a = Slice { start: [1, 0, 2], step: [2, 3, 1], len: [4, 4, 3] };
+        let b = Slice { start: [0, 1, 1], step: [3, 1, 1], len: [2, 3, 2] };
+        let (between, once) = run(&a, x, &data);
+        assert_eq!(run(&b, between, &once), run(&a.then(&b).expect("they are small"), x, &data));
+
+        let a = Pad { before: [1, 0, 2], after: [0, 3, 1], interior: [1, 0, 2], value: 0.5 };
+        let b = Pad { before: [0, 2, 1], after: [1, 1, 0], interior: [2, 1, 0], value: 0.5 };
+        let (between, once) = run(&a, x, &data);
+        assert_eq!(run(&b, between, &once), run(&a.then(&b).expect("they are small"), x, &data));
+
+        assert_eq!(a.then(&Pad { value: -0.5, ..b }), None);
+        assert_eq!(a.then(&Pad { interior: [usize::MAX; 3], ..b }), None);
     }
 }
