@@ -20,14 +20,6 @@
 @group(0) @binding(2) var<storage, read_write> dx: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
-fn product(a: vec4<f32>, w: vec4<f32>, sum: f32) -> f32 {
-    return fma(a.w, w.w, fma(a.z, w.z, fma(a.y, w.y, fma(a.x, w.x, sum))));
-}
-
-fn accumulate(a: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(product(a, w0, sum.x), product(a, w1, sum.y), product(a, w2, sum.z), product(a, w3, sum.w));
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -103,34 +95,34 @@ fn main(
                 let w01 = subgroupBroadcast(mine0, 1u);
                 let w02 = subgroupBroadcast(mine0, 2u);
                 let w03 = subgroupBroadcast(mine0, 3u);
-                sum00 = accumulate(y0, w00, w01, w02, w03, sum00);
-                sum10 = accumulate(y1, w00, w01, w02, w03, sum10);
-                sum20 = accumulate(y2, w00, w01, w02, w03, sum20);
-                sum30 = accumulate(y3, w00, w01, w02, w03, sum30);
+                sum00 = add_dots(sum00, y0, w00, w01, w02, w03);
+                sum10 = add_dots(sum10, y1, w00, w01, w02, w03);
+                sum20 = add_dots(sum20, y2, w00, w01, w02, w03);
+                sum30 = add_dots(sum30, y3, w00, w01, w02, w03);
                 let w10 = subgroupBroadcast(mine0, 4u);
                 let w11 = subgroupBroadcast(mine0, 5u);
                 let w12 = subgroupBroadcast(mine0, 6u);
                 let w13 = subgroupBroadcast(mine0, 7u);
-                sum01 = accumulate(y0, w10, w11, w12, w13, sum01);
-                sum11 = accumulate(y1, w10, w11, w12, w13, sum11);
-                sum21 = accumulate(y2, w10, w11, w12, w13, sum21);
-                sum31 = accumulate(y3, w10, w11, w12, w13, sum31);
+                sum01 = add_dots(sum01, y0, w10, w11, w12, w13);
+                sum11 = add_dots(sum11, y1, w10, w11, w12, w13);
+                sum21 = add_dots(sum21, y2, w10, w11, w12, w13);
+                sum31 = add_dots(sum31, y3, w10, w11, w12, w13);
                 let w20 = subgroupBroadcast(mine1, 0u);
                 let w21 = subgroupBroadcast(mine1, 1u);
                 let w22 = subgroupBroadcast(mine1, 2u);
                 let w23 = subgroupBroadcast(mine1, 3u);
-                sum02 = accumulate(y0, w20, w21, w22, w23, sum02);
-                sum12 = accumulate(y1, w20, w21, w22, w23, sum12);
-                sum22 = accumulate(y2, w20, w21, w22, w23, sum22);
-                sum32 = accumulate(y3, w20, w21, w22, w23, sum32);
+                sum02 = add_dots(sum02, y0, w20, w21, w22, w23);
+                sum12 = add_dots(sum12, y1, w20, w21, w22, w23);
+                sum22 = add_dots(sum22, y2, w20, w21, w22, w23);
+                sum32 = add_dots(sum32, y3, w20, w21, w22, w23);
                 let w30 = subgroupBroadcast(mine1, 4u);
                 let w31 = subgroupBroadcast(mine1, 5u);
                 let w32 = subgroupBroadcast(mine1, 6u);
                 let w33 = subgroupBroadcast(mine1, 7u);
-                sum03 = accumulate(y0, w30, w31, w32, w33, sum03);
-                sum13 = accumulate(y1, w30, w31, w32, w33, sum13);
-                sum23 = accumulate(y2, w30, w31, w32, w33, sum23);
-                sum33 = accumulate(y3, w30, w31, w32, w33, sum33);
+                sum03 = add_dots(sum03, y0, w30, w31, w32, w33);
+                sum13 = add_dots(sum13, y1, w30, w31, w32, w33);
+                sum23 = add_dots(sum23, y2, w30, w31, w32, w33);
+                sum33 = add_dots(sum33, y3, w30, w31, w32, w33);
             }
         }
     }

@@ -49,16 +49,10 @@ fn shared_weights(mine: vec4<f32>) -> Weights {
     );
 }
 
-fn product(a: vec4<f32>, w: vec4<f32>, sum: f32) -> f32 {
-    return fma(a.w, w.w, fma(a.z, w.z, fma(a.y, w.y, fma(a.x, w.x, sum))));
-}
-
 fn add(sums: Sums, y: vec4<f32>, w: Weights) -> Sums {
-    let low = sums.low;
-    let high = sums.high;
     return Sums(
-        vec4<f32>(product(y, w.w0, low.x), product(y, w.w1, low.y), product(y, w.w2, low.z), product(y, w.w3, low.w)),
-        vec4<f32>(product(y, w.w4, high.x), product(y, w.w5, high.y), product(y, w.w6, high.z), product(y, w.w7, high.w)),
+        add_dots(sums.low, y, w.w0, w.w1, w.w2, w.w3),
+        add_dots(sums.high, y, w.w4, w.w5, w.w6, w.w7),
     );
 }
 

@@ -69,12 +69,6 @@ fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f
     return sums;
 }
 
-fn add_row(before: Sums, row: Row, taps: Taps) -> Sums {
-    let left = add_tap(before, row.x0, row.x1, row.x2, row.x3, taps.left);
-    let middle = add_tap(left, row.x1, row.x2, row.x3, row.x4, taps.middle);
-    return add_tap(middle, row.x2, row.x3, row.x4, row.x5, taps.right);
-}
-
 fn taps_at(i: u32, tap: u32) -> Taps {
     return Taps(weights_at(i), weights_at(i + tap), weights_at(i + 2u * tap));
 }
@@ -105,7 +99,6 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let channels = params.in_c / 4u;
     let filters = params.out_c / 4u;
     let number = workgroup_index(group, groups);
     // First of two vectors of output channels.
@@ -114,43 +107,12 @@ fn main(
         return;
     }
     let square = square_at(number % square_groups() * WORKGROUP + local);
-    let columns = columns(square.number, square.q, lane);
-    let i_h = square.p - params.pad_top;
-    let tap = params.in_c * filters;
     let own = lane / 2u * filters + lane % 2u + o;
-    let none = first_sums(o);
-    var sums0 = none;
-    var sums1 = none;
-    var sums2 = none;
-    var sums3 = none;
-    for (var c = 0u; c < channels; c++) {
-        let weights = own + c * 4u * filters;
-        let top = taps_at(weights, tap);
-        let middle = taps_at(weights + 3u * tap, tap);
-        let bottom = taps_at(weights + 6u * tap, tap);
-        let row0 = row_at(columns, square.n, i_h, c);
-        sums0 = add_row(sums0, row0, top);
-        let row1 = row_at(columns, square.n, i_h + 1u, c);
-        sums0 = add_row(sums0, row1, middle);
-        sums1 = add_row(sums1, row1, top);
-        let row2 = row_at(columns, square.n, i_h + 2u, c);
-        sums0 = add_row(sums0, row2, bottom);
-        sums1 = add_row(sums1, row2, middle);
-        sums2 = add_row(sums2, row2, top);
-        let row3 = row_at(columns, square.n, i_h + 3u, c);
-        sums1 = add_row(sums1, row3, bottom);
-        sums2 = add_row(sums2, row3, middle);
-        sums3 = add_row(sums3, row3, top);
-        let row4 = row_at(columns, square.n, i_h + 4u, c);
-        sums2 = add_row(sums2, row4, bottom);
-        sums3 = add_row(sums3, row4, middle);
-        let row5 = row_at(columns, square.n, i_h + 5u, c);
-        sums3 = add_row(sums3, row5, bottom);
-    }
+    let sums = sums_of(square, lane, own, 4u * filters, first_sums(o));
     if square.stores {
-        store_row(square, 0u, o, sums0);
-        store_row(square, 1u, o, sums1);
-        store_row(square, 2u, o, sums2);
-        store_row(square, 3u, o, sums3);
+        store_row(square, 0u, o, sums.r0);
+        store_row(square, 1u, o, sums.r1);
+        store_row(square, 2u, o, sums.r2);
+        store_row(square, 3u, o, sums.r3);
     }
 }

@@ -30,6 +30,7 @@ pub const WEIGHTS_F32: &str = include_str!("shared/weights_f32.wgsl");
 pub const WEIGHTS_F16: &str = include_str!("shared/weights_f16.wgsl");
 pub const WEIGHTS_INT8: &str = include_str!("shared/weights_int8.wgsl");
 pub const ACCUMULATE4: &str = include_str!("shared/accumulate4.wgsl");
+pub const DOTS4: &str = include_str!("shared/dots4.wgsl");
 pub const CONV_SQUARES3: &str = include_str!("shared/conv_squares3.wgsl");
 pub const CONV_NARROW: &str = include_str!("shared/conv_narrow.wgsl");
 pub const CONV_LANES8: &str = include_str!("shared/conv_lanes8.wgsl");

@@ -40,7 +40,7 @@ pub use attack::{AttackConfig, AttackKind, AttackObjective, Fraction};
 pub use epsilon::{EpsilonConfig, EpsilonPolicy, IaatRule};
 pub use guide::{GuideConfig, GuideDistance, GuideKind, ReplayConfig, ReplayKind, Teacher};
 pub use layers::TrainedLayers;
-pub use likeness::{Cosines, mean_cosine};
+pub use likeness::{Cosines, features, mean_cosine};
 pub use loss::{BatchLoss, LossConfig, LossKind, Term};
 pub use on::On;
 pub use presets::{PRESETS, Preset};

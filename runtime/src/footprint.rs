@@ -61,7 +61,7 @@ impl Taken {
         let parameters = session.parameters().to_vec();
         let device = session.device();
         let graph = fuse(&model.graph);
-        let graph = if self.on_cpu { graph } else { in_fours(graph) };
+        let graph = if self.on_cpu { graph } else { in_fours(graph)? };
         let Split { main, made, .. } = split(&graph, &parameters, |len| device.variable(len))?;
         let plan = Plan::new(&main, &Limits::HOST)?;
         if self.on_cpu {

@@ -3,32 +3,41 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Graph, Node, Storage, Value, ValueId};
-use crate::ops::{Conv2d, Conv2dGradWeight, Op, Pad, Slice};
+use crate::error::Result;
+use crate::graph::{Graph, Node, Storage, ValueId};
+use crate::ops::{Conv2d, Conv2dGradWeight, FusedConv2d, Op, Pad, Slice};
 use crate::shape::Shape;
 
 /// An equivalent graph in which convolutions that are one input channel short of fours have it: what they read has a
 /// channel of zeros more, and so has their weight.
-pub(crate) fn in_fours(graph: Graph) -> Graph {
-    let mut wide = graph;
-    let nodes = std::mem::take(&mut wide.nodes);
+pub(crate) fn in_fours(mut graph: Graph) -> Result<Graph> {
+    let nodes = std::mem::take(&mut graph.nodes);
     // The wide form of what convolutions read, made once where nothing can change between two of them.
-    let mut images: HashMap<ValueId, ValueId> = HashMap::new();
-    for node in nodes {
+    let mut images = HashMap::new();
+    for mut node in nodes {
+        graph.set_label(&node.label);
         match node.op {
-            Op::Conv2d(conv) if is_short(&conv, wide.shape(node.inputs[1])) => {
-                widen_inputs(&mut wide, node, &mut images);
-            }
-            Op::FusedConv2d(fused) if is_short(&fused.conv, wide.shape(node.inputs[1])) => {
-                widen_inputs(&mut wide, node, &mut images);
+            Op::Conv2d(conv) | Op::FusedConv2d(FusedConv2d { conv, .. })
+                if is_short(&conv, graph.shape(node.inputs[1])) =>
+            {
+                node.inputs[0] = widened(&mut graph, node.inputs[0], &mut images)?;
+                // The axes of a weight are kernel height, kernel width, input channels and output channels.
+                node.inputs[1] = graph.add(one_more(1), &[node.inputs[1]])?;
             }
             Op::Conv2dGradWeight(gradient) if is_short(&gradient.conv, gradient.weight) => {
-                widen_gradient(&mut wide, gradient, node, &mut images);
+                let Shape([height, width, ins, outs]) = gradient.weight;
+                let weight = Shape([height, width, ins + 1, outs]);
+                let image = widened(&mut graph, node.inputs[0], &mut images)?;
+                let op = Op::Conv2dGradWeight(Conv2dGradWeight { weight, ..gradient });
+                let wide = graph.add(op, &[image, node.inputs[1]])?;
+                let op = Op::Slice(Slice { start: [0; 3], step: [1; 3], len: [width, ins, outs] });
+                node = Node { op, inputs: vec![wide], ..node };
             }
-            _ => wide.nodes.push(node),
+            _ => {}
         }
+        graph.nodes.push(node);
     }
-    wide
+    Ok(graph)
 }
 
 fn is_short(conv: &Conv2d, weight: Shape) -> bool {
@@ -43,54 +52,15 @@ fn one_more(axis: usize) -> Op {
     Op::Pad(Pad { before: [0; 3], after, interior: [0; 3], value: 0.0 })
 }
 
-/// A node before the next one, with an output of this shape.
-fn insert(graph: &mut Graph, op: Op, inputs: Vec<ValueId>, shape: Shape, label: &str) -> ValueId {
-    graph.values.push(Value { shape, storage: Storage::Temporary });
-    let output = ValueId(u32::try_from(graph.values.len() - 1).expect("fewer than 2^32 values"));
-    graph.nodes.push(Node { op, inputs, outputs: vec![output], label: label.to_owned() });
-    output
-}
-
-fn widened(
-    graph: &mut Graph,
-    image: ValueId,
-    images: &mut HashMap<ValueId, ValueId>,
-    label: &str,
-) -> ValueId {
+fn widened(graph: &mut Graph, image: ValueId, images: &mut HashMap<ValueId, ValueId>) -> Result<ValueId> {
     if let Some(&found) = images.get(&image) {
-        return found;
+        return Ok(found);
     }
-    let Shape([batch, height, width, channels]) = graph.shape(image);
-    let shape = Shape([batch, height, width, channels + 1]);
-    let wide = insert(graph, one_more(2), vec![image], shape, label);
+    let wide = graph.add(one_more(2), &[image])?;
     if graph.values[image.index()].storage == Storage::Temporary {
         images.insert(image, wide);
     }
-    wide
-}
-
-fn widen_inputs(graph: &mut Graph, mut node: Node, images: &mut HashMap<ValueId, ValueId>) {
-    let Shape([height, width, ins, outs]) = graph.shape(node.inputs[1]);
-    // The axes of a weight are kernel height, kernel width, input channels and output channels.
-    let weight = Shape([height, width, ins + 1, outs]);
-    node.inputs[0] = widened(graph, node.inputs[0], images, &node.label);
-    node.inputs[1] = insert(graph, one_more(1), vec![node.inputs[1]], weight, &node.label);
-    graph.nodes.push(node);
-}
-
-fn widen_gradient(
-    graph: &mut Graph,
-    gradient: Conv2dGradWeight,
-    node: Node,
-    images: &mut HashMap<ValueId, ValueId>,
-) {
-    let Shape([height, width, ins, outs]) = gradient.weight;
-    let weight = Shape([height, width, ins + 1, outs]);
-    let image = widened(graph, node.inputs[0], images, &node.label);
-    let op = Op::Conv2dGradWeight(Conv2dGradWeight { weight, ..gradient });
-    let wide = insert(graph, op, vec![image, node.inputs[1]], weight, &node.label);
-    let op = Op::Slice(Slice { start: [0; 3], step: [1; 3], len: [width, ins, outs] });
-    graph.nodes.push(Node { op, inputs: vec![wide], ..node });
+    Ok(wide)
 }
 
 #[cfg(test)]
@@ -114,7 +84,7 @@ mod tests {
         let mut m = session.graph(3);
         training_step(&mut m, &optimizer, Images::Clean).expect("it fits");
         let fused = fuse(&m.graph);
-        let graph = if is_wide { in_fours(fused) } else { fused };
+        let graph = if is_wide { in_fours(fused).expect("it fits") } else { fused };
         let padded = graph.nodes().iter().filter(|n| matches!(n.op, Op::Pad(_))).count();
         let mut program = session.device().compile(&graph).expect("it compiles");
         session.device().run(&mut program).expect("it runs");

@@ -306,7 +306,7 @@ impl Session {
             let mut model = self.graph(count);
             build(&mut model)?;
             let graph = self.compact.apply(fuse(&model.graph), &self.parameters)?;
-            let graph = if self.device.is_cpu() { graph } else { in_fours(graph) }.with_early_sums();
+            let graph = if self.device.is_cpu() { graph } else { in_fours(graph)? }.with_early_sums();
             let program = match self.device.compile_with(&graph, &self.parameters) {
                 // What other programs keep, those of other batch sizes say, makes room: they can be built again.
                 Err(Error::Limit(_)) if !self.programs.is_empty() => {

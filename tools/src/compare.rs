@@ -1,7 +1,7 @@
 //! `adamant compare`: several methods from the same start, on the same images, with the same seed.
 
 use adamant::finetune::{EpochMetrics, On, RunDirectory, mean_cosine};
-use adamant::{Batch, Dataset, Images, Order, Session, Tradeoff};
+use adamant::{Dataset, Order, Session, Tradeoff};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -111,14 +111,7 @@ fn features(
     let batch = args.run.batch.unwrap_or(BatchSize::Auto);
     let batch = batch.within(args.run.device.memory_limit, model, device.is_cpu())?;
     let mut session = Session::new(device, model, batch.min(data.len()).max(1))?;
-    let positions: Vec<u32> = (0..data.len() as u32).collect();
-    let mut found = Vec::new();
-    for part in positions.chunks(session.capacity()) {
-        let batch = Batch::gather(data, part);
-        session.load(&batch.images, &batch.labels, &batch.indices)?;
-        found.extend(session.features(part.len(), Images::Clean)?);
-    }
-    Ok(Some(found))
+    Ok(Some(adamant::finetune::features(&mut session, data, None)?))
 }
 
 fn measure(

@@ -43,7 +43,7 @@ impl Likeness {
 
     /// Keeps the features of the network as it is.
     pub fn begin(&mut self, session: &mut Session) -> Result<()> {
-        self.start = self.features(session, None)?;
+        self.start = features(session, &self.images, None)?;
         Ok(())
     }
 
@@ -62,32 +62,10 @@ impl Likeness {
             // The run began with a version that did not keep them.
             return Ok((outcome, None));
         }
-        let clean = mean_cosine(&self.features(session, None)?, &self.start, self.images.len());
-        let adversarial = self.features(session, Some(&found.images))?;
+        let clean = mean_cosine(&features(session, &self.images, None)?, &self.start, self.images.len());
+        let adversarial = features(session, &self.images, Some(&found.images))?;
         let adversarial = mean_cosine(&adversarial, &self.start, self.images.len());
         Ok((outcome, Some(Cosines { clean, adversarial })))
-    }
-
-    /// The features of the images, or of what an attack made of them.
-    fn features(&self, session: &mut Session, adversarial: Option<&[f32]>) -> Result<Vec<f32>> {
-        let positions: Vec<u32> = (0..self.images.len() as u32).collect();
-        let len: usize = self.images.shape.iter().product();
-        let mut features = Vec::new();
-        for part in positions.chunks(session.capacity()) {
-            let batch = Batch::gather(&self.images, part);
-            session.load(&batch.images, &batch.labels, &batch.indices)?;
-            let images = match adversarial {
-                None => Images::Clean,
-                Some(adversarial) => {
-                    let first = part[0] as usize;
-                    let target = session.buffers().adversarial;
-                    session.device().write(target, &adversarial[first * len..(first + part.len()) * len]);
-                    Images::Adversarial
-                }
-            };
-            features.extend(session.features(part.len(), images)?);
-        }
-        Ok(features)
     }
 
     /// For a checkpoint.
@@ -125,6 +103,31 @@ impl<F: FnMut(f64)> Observer for Found<F> {
         }
         Ok(())
     }
+}
+
+/// What the last, linear layer sees of the images, or of what an attack made of them: images x features, row-major.
+///
+/// # Errors
+/// [`Error::Config`] where the last layer is not linear.
+pub fn features(session: &mut Session, data: &Dataset, adversarial: Option<&[f32]>) -> Result<Vec<f32>> {
+    let positions: Vec<u32> = (0..data.len() as u32).collect();
+    let len: usize = data.shape.iter().product();
+    let mut features = Vec::new();
+    for part in positions.chunks(session.capacity()) {
+        let batch = Batch::gather(data, part);
+        session.load(&batch.images, &batch.labels, &batch.indices)?;
+        let images = match adversarial {
+            None => Images::Clean,
+            Some(adversarial) => {
+                let first = part[0] as usize;
+                let target = session.buffers().adversarial;
+                session.device().write(target, &adversarial[first * len..(first + part.len()) * len]);
+                Images::Adversarial
+            }
+        };
+        features.extend(session.features(part.len(), images)?);
+    }
+    Ok(features)
 }
 
 /// The mean over `count` rows of the cosine between them; 0 where a row is zero.

@@ -44,6 +44,7 @@ const LANES8: Kernel = Kernel {
     sources: &[
         adamant_shaders::INDEX,
         adamant_shaders::CONV_PARAMS,
+        adamant_shaders::DOTS4,
         adamant_shaders::CONV2D_GRAD_INPUT_LANES8,
     ],
     workgroup: 64,
@@ -54,6 +55,7 @@ const LANES8_STRIDE2: Kernel = Kernel {
     sources: &[
         adamant_shaders::INDEX,
         adamant_shaders::CONV_PARAMS,
+        adamant_shaders::DOTS4,
         adamant_shaders::CONV2D_GRAD_INPUT_LANES8_STRIDE2,
     ],
     workgroup: 64,
