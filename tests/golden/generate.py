@@ -312,6 +312,7 @@ def mse(u, v):
 
 GUIDES = {
     "guide.representation": ("representation", angular, 50.0),
+    "guide.features": ("features", angular, 50.0),
     "guide.mse": ("representation", mse, 2.0),
     "guide.logit": ("logit", mse, 0.5),
     "guide.attention": ("attention", angular, 50.0),
@@ -354,6 +355,8 @@ def write_losses():
         u, v = (logits, teacher_logits) if kind == "logit" else (student, teacher)
         if kind == "attention":
             u, v = u.sum(1), v.sum(1)
+        if kind == "features":
+            u, v = u.mean((2, 3)), v.mean((2, 3))
         apart = distance(u.flatten(1), v.flatten(1).detach())
         losses = F.cross_entropy(logits, labels, reduction="none") + weight * apart
         losses.mean().backward()

@@ -102,6 +102,8 @@ fn a_hinge_at_the_start_is_the_fixed_radius_bit_for_bit() {
 #[test]
 fn resumed_runs_are_bit_equal() {
     resumes_exactly(&recipe("aft", &["epsilon.policy=hinge"]));
+    // The head is divided once, and not again where a run goes on.
+    resumes_exactly(&recipe("aft", &["head.temperature=3", "guide.kind=features"]));
     resumes_exactly(&recipe("madry", &["epsilon.policy=linear", "epsilon.last=1/255", "epsilon.end=0.75"]));
 }
 

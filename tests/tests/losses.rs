@@ -136,6 +136,7 @@ fn a_frozen_teacher_guides() {
     for (name, guide) in [
         // What the paper sets is the default.
         ("guide.representation", guide(GuideKind::Representation, None, None)),
+        ("guide.features", guide(GuideKind::Features, None, None)),
         ("guide.mse", guide(GuideKind::Representation, Some(GuideDistance::Mse), Some(2.0))),
         ("guide.logit", guide(GuideKind::Logit, Some(GuideDistance::Mse), Some(0.5))),
         ("guide.attention", guide(GuideKind::Attention, None, None)),

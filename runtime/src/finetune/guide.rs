@@ -13,7 +13,7 @@ use super::loss::BatchLoss;
 use crate::attacks::Start;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId, Variable};
-use crate::network::BatchNormMode;
+use crate::network::{BatchNormMode, Forward, Network};
 use crate::ops::{Conv2d, Copy, Fill, Function, Op};
 use crate::session::{Images, ModelGraph, Session};
 use crate::shape::Shape;
@@ -26,6 +26,9 @@ pub enum GuideKind {
     None,
     /// The feature map before global pooling (RGKD, equation 3).
     Representation,
+    /// The pooled features, which the last layer sees (AR-AT: Waseda et al., "Rethinking invariance regularization in
+    /// adversarial training to improve robustness-accuracy trade-off", 2025).
+    Features,
     Logit,
     /// The sum of that feature map over its channels.
     Attention,
@@ -147,9 +150,26 @@ impl ReplayConfig {
 pub struct Teacher {
     guide: GuideConfig,
     parameters: Vec<Variable>,
+    /// What replay compares, and all kinds of guide that are about it.
     feature_map: Option<Variable>,
-    logits: Option<Variable>,
+    /// What the other kinds compare.
+    vector: Option<Variable>,
     distances: Variable,
+}
+
+impl GuideKind {
+    fn is_of_map(self) -> bool {
+        matches!(self, Self::Representation | Self::Attention)
+    }
+
+    /// What this kind compares, before pooling and sums.
+    fn of(self, forward: &Forward, network: &Network) -> Result<ValueId> {
+        match self {
+            Self::Representation | Self::Attention => forward.feature_map(network),
+            Self::Features => forward.features(network),
+            Self::None | Self::Logit => Ok(forward.logits),
+        }
+    }
 }
 
 impl Teacher {
@@ -160,29 +180,21 @@ impl Teacher {
             return Ok(None);
         }
         let capacity = session.capacity();
-        let feature_map =
-            match replays || matches!(guide.kind, GuideKind::Representation | GuideKind::Attention) {
-                true => {
-                    let mut graph = session.graph(capacity);
-                    let map =
-                        graph.forward(Images::Clean, BatchNormMode::Running)?.feature_map(&graph.network)?;
-                    let len = graph.graph.shape(map).len();
-                    Some(session.device().variable(len)?)
-                }
-                false => None,
-            };
-        let logits = match guide.kind {
-            GuideKind::Logit => {
-                let len = capacity * session.classes();
-                Some(session.device().variable(len)?)
-            }
-            _ => None,
+        let mut keep = |kind: GuideKind| -> Result<Variable> {
+            let mut m = session.graph(capacity);
+            let forward = m.forward(Images::Clean, BatchNormMode::Running)?;
+            let value = kind.of(&forward, &m.network)?;
+            session.device().variable(m.graph.shape(value).len())
         };
+        let is_of_map = guide.kind.is_of_map();
+        let feature_map = (replays || is_of_map).then(|| keep(GuideKind::Representation)).transpose()?;
+        let is_of_vector = guide.kind != GuideKind::None && !is_of_map;
+        let vector = is_of_vector.then(|| keep(guide.kind)).transpose()?;
         let values = session.read_parameters()?;
         let device = session.device();
         let parameters = values.iter().map(|t| device.variable_from(&t.data)).collect::<Result<_>>()?;
         let distances = device.variable(capacity)?;
-        Ok(Some(Self { guide: guide.clone(), parameters, feature_map, logits, distances }))
+        Ok(Some(Self { guide: guide.clone(), parameters, feature_map, vector, distances }))
     }
 
     /// Whether the loss has a term of it.
@@ -200,14 +212,11 @@ impl Teacher {
                 .map(|(&variable, p)| m.graph.variable(variable, p.shape))
                 .collect();
             let forward = m.forward_with(Images::Clean, &parameters, BatchNormMode::Running)?;
-            if let Some(target) = self.feature_map {
-                let map = forward.feature_map(&m.network)?;
-                let target = m.graph.variable(target, m.graph.shape(map));
-                m.graph.update(Op::Copy(Copy), &[map], &[target])?;
-            }
-            if let Some(target) = self.logits {
-                let target = m.graph.variable(target, m.graph.shape(forward.logits));
-                m.graph.update(Op::Copy(Copy), &[forward.logits], &[target])?;
+            let kept = [(self.feature_map, GuideKind::Representation), (self.vector, self.guide.kind)];
+            for (target, kind) in kept.into_iter().filter_map(|(target, kind)| Some((target?, kind))) {
+                let value = kind.of(&forward, &m.network)?;
+                let target = m.graph.variable(target, m.graph.shape(value));
+                m.graph.update(Op::Copy(Copy), &[value], &[target])?;
             }
             Ok(())
         })
@@ -228,16 +237,16 @@ impl Teacher {
 
     /// Adds `weight * distance` to the loss of each image. The teacher is a constant of the graph.
     pub fn guide(&self, m: &mut ModelGraph, loss: BatchLoss) -> Result<BatchLoss> {
-        let student = match self.guide.kind {
-            GuideKind::None => return Ok(loss),
-            GuideKind::Logit => loss.forward.logits,
-            GuideKind::Representation | GuideKind::Attention => loss.forward.feature_map(&m.network)?,
-        };
+        let kind = self.guide.kind;
+        if kind == GuideKind::None {
+            return Ok(loss);
+        }
+        let student = kind.of(&loss.forward, &m.network)?;
         m.graph.set_label("guide");
         let g = &mut m.graph;
-        let kept = if self.guide.kind == GuideKind::Logit { self.logits } else { self.feature_map };
+        let kept = if kind.is_of_map() { self.feature_map } else { self.vector };
         let mut pair = [student, self.target(g, kept, student)];
-        if self.guide.kind == GuideKind::Attention {
+        if kind == GuideKind::Attention {
             for value in &mut pair {
                 *value = attention(g, *value)?;
             }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::attack::{AttackConfig, AttackKind, AttackObjective};
 use super::epsilon::{EpsilonConfig, EpsilonPolicy};
 use super::guide::{GuideConfig, GuideKind, ReplayConfig, ReplayKind};
+use super::head::HeadConfig;
 use super::layers::TrainedLayers;
 use super::loss::{LossConfig, LossKind};
 use super::on::{self, On};
@@ -37,6 +38,8 @@ pub struct Recipe {
     pub guide: GuideConfig,
     #[serde(default)]
     pub replay: ReplayConfig,
+    #[serde(default, skip_serializing_if = "HeadConfig::is_default")]
+    pub head: HeadConfig,
     #[serde(default)]
     pub weights: WeightsConfig,
     pub batchnorm: BatchNormConfig,
@@ -278,6 +281,7 @@ impl Recipe {
         self.epsilon.check(&self.attack)?;
         self.loss.check(&self.attack)?;
         self.guide.check()?;
+        self.head.check()?;
         self.replay.check(&self.attack, &self.epsilon)?;
         if self.replay.kind == ReplayKind::Clean && self.loss.kind != LossKind::Adversarial {
             return Err(Error::Config(

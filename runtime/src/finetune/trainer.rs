@@ -153,6 +153,7 @@ impl<'a> Trainer<'a> {
         }
         let Selection { trained, kept, frozen_layers } = recipe.layers.of(session.network())?;
         session.freeze_layers(frozen_layers);
+        recipe.head.apply(&trained, &mut session)?;
         let optimizer = Optimizer::of(&recipe.optimizer, &trained, &mut session)?;
         let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
         let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());

@@ -58,6 +58,7 @@ const KEYS: &[&str] = &[
     "replay.kind",
     "replay.angle",
     "replay.until_epoch",
+    "head.temperature",
     "weights.ema",
     "weights.swa",
     "weights.awp",
