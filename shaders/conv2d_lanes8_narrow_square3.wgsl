@@ -37,21 +37,11 @@ struct Tap {
     w3: vec4<f32>,
 }
 
-struct Taps {
-    left: Tap,
-    middle: Tap,
-    right: Tap,
-}
-
 // The sixteen weights of a tap, from the lanes that load them: two each.
 fn tap_at(i: u32) -> Tap {
     let low = weight_at(i);
     let high = weight_at(i + 2u * params.out_c);
     return Tap(share_low(low), share_high(low), share_low(high), share_high(high));
-}
-
-fn taps_at(i: u32, tap: u32) -> Taps {
-    return Taps(tap_at(i), tap_at(i + tap), tap_at(i + 2u * tap));
 }
 
 fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, tap: Tap) -> Sums {

@@ -1,5 +1,5 @@
 // The convolution of conv2d_lanes8.wgsl, for kernels of three by three and stride and dilation 1. A thread makes
-// a square of four by four pixels and 8 output channels. One group; in_c is a multiple of 4, out_c of 8.
+// a square of four by four pixels and 16 output channels. One group; in_c and out_c are multiples of 4.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
@@ -11,7 +11,7 @@
 // | 5 | y | read_write | batch * out_h * out_w * out_c (in fours) |
 // | 6 | params | uniform | |
 //
-// Dispatch: for each 8 output channels, one thread for each square of 4 by 4 outputs, rounded up to whole
+// Dispatch: for each 16 output channels, one thread for each square of 4 by 4 outputs, rounded up to whole
 // workgroups: all lanes of a subgroup share their weights.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
@@ -21,74 +21,98 @@
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<uniform> params: Params;
 
-// The sums of a row of outputs, s(pixel)(channels in fours).
-struct Sums {
-    s00: vec4<f32>,
-    s01: vec4<f32>,
-    s10: vec4<f32>,
-    s11: vec4<f32>,
-    s20: vec4<f32>,
-    s21: vec4<f32>,
-    s30: vec4<f32>,
-    s31: vec4<f32>,
+// The sums of a pixel, output channels in fours.
+struct Pixel {
+    o0: vec4<f32>,
+    o1: vec4<f32>,
+    o2: vec4<f32>,
+    o3: vec4<f32>,
 }
 
-// The weights of a row of taps that a lane loads. Vector i of the eight (input channel, group of output
-// channels) of a tap is lane i's.
-struct Taps {
-    left: vec4<f32>,
-    middle: vec4<f32>,
-    right: vec4<f32>,
+// The sums of a row of outputs.
+struct Sums {
+    p0: Pixel,
+    p1: Pixel,
+    p2: Pixel,
+    p3: Pixel,
+}
+
+// The weights of a tap that a lane loads. Vectors i and i + 8 of the sixteen (input channel, group of output channels)
+// are lane i's.
+struct Tap {
+    low: vec4<f32>,
+    high: vec4<f32>,
 }
 
 fn first_sums(o: u32) -> Sums {
-    let b0 = first_sum(o);
-    let b1 = first_sum(o + 1u);
-    return Sums(b0, b1, b0, b1, b0, b1, b0, b1);
+    let last = params.out_c / 4u - 1u;
+    let first = Pixel(
+        first_sum(o),
+        first_sum(min(o + 1u, last)),
+        first_sum(min(o + 2u, last)),
+        first_sum(min(o + 3u, last)),
+    );
+    return Sums(first, first, first, first);
+}
+
+fn tap_at(i: u32) -> Tap {
+    return Tap(weights_at(i), weights_at(i + 2u * (params.out_c / 4u)));
 }
 
 // Adds four input channels of one tap.
-fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, mine: vec4<f32>) -> Sums {
+fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, tap: Tap) -> Sums {
     var sums = before;
-    let w00 = subgroupBroadcast(mine, 0u);
-    let w10 = subgroupBroadcast(mine, 2u);
-    let w20 = subgroupBroadcast(mine, 4u);
-    let w30 = subgroupBroadcast(mine, 6u);
-    sums.s00 = accumulate(x0, w00, w10, w20, w30, sums.s00);
-    sums.s10 = accumulate(x1, w00, w10, w20, w30, sums.s10);
-    sums.s20 = accumulate(x2, w00, w10, w20, w30, sums.s20);
-    sums.s30 = accumulate(x3, w00, w10, w20, w30, sums.s30);
-    let w01 = subgroupBroadcast(mine, 1u);
-    let w11 = subgroupBroadcast(mine, 3u);
-    let w21 = subgroupBroadcast(mine, 5u);
-    let w31 = subgroupBroadcast(mine, 7u);
-    sums.s01 = accumulate(x0, w01, w11, w21, w31, sums.s01);
-    sums.s11 = accumulate(x1, w01, w11, w21, w31, sums.s11);
-    sums.s21 = accumulate(x2, w01, w11, w21, w31, sums.s21);
-    sums.s31 = accumulate(x3, w01, w11, w21, w31, sums.s31);
+    let w00 = subgroupBroadcast(tap.low, 0u);
+    let w10 = subgroupBroadcast(tap.low, 4u);
+    let w20 = subgroupBroadcast(tap.high, 0u);
+    let w30 = subgroupBroadcast(tap.high, 4u);
+    sums.p0.o0 = accumulate(x0, w00, w10, w20, w30, sums.p0.o0);
+    sums.p1.o0 = accumulate(x1, w00, w10, w20, w30, sums.p1.o0);
+    sums.p2.o0 = accumulate(x2, w00, w10, w20, w30, sums.p2.o0);
+    sums.p3.o0 = accumulate(x3, w00, w10, w20, w30, sums.p3.o0);
+    let w01 = subgroupBroadcast(tap.low, 1u);
+    let w11 = subgroupBroadcast(tap.low, 5u);
+    let w21 = subgroupBroadcast(tap.high, 1u);
+    let w31 = subgroupBroadcast(tap.high, 5u);
+    sums.p0.o1 = accumulate(x0, w01, w11, w21, w31, sums.p0.o1);
+    sums.p1.o1 = accumulate(x1, w01, w11, w21, w31, sums.p1.o1);
+    sums.p2.o1 = accumulate(x2, w01, w11, w21, w31, sums.p2.o1);
+    sums.p3.o1 = accumulate(x3, w01, w11, w21, w31, sums.p3.o1);
+    let w02 = subgroupBroadcast(tap.low, 2u);
+    let w12 = subgroupBroadcast(tap.low, 6u);
+    let w22 = subgroupBroadcast(tap.high, 2u);
+    let w32 = subgroupBroadcast(tap.high, 6u);
+    sums.p0.o2 = accumulate(x0, w02, w12, w22, w32, sums.p0.o2);
+    sums.p1.o2 = accumulate(x1, w02, w12, w22, w32, sums.p1.o2);
+    sums.p2.o2 = accumulate(x2, w02, w12, w22, w32, sums.p2.o2);
+    sums.p3.o2 = accumulate(x3, w02, w12, w22, w32, sums.p3.o2);
+    let w03 = subgroupBroadcast(tap.low, 3u);
+    let w13 = subgroupBroadcast(tap.low, 7u);
+    let w23 = subgroupBroadcast(tap.high, 3u);
+    let w33 = subgroupBroadcast(tap.high, 7u);
+    sums.p0.o3 = accumulate(x0, w03, w13, w23, w33, sums.p0.o3);
+    sums.p1.o3 = accumulate(x1, w03, w13, w23, w33, sums.p1.o3);
+    sums.p2.o3 = accumulate(x2, w03, w13, w23, w33, sums.p2.o3);
+    sums.p3.o3 = accumulate(x3, w03, w13, w23, w33, sums.p3.o3);
     return sums;
 }
 
-fn taps_at(i: u32, tap: u32) -> Taps {
-    return Taps(weights_at(i), weights_at(i + tap), weights_at(i + 2u * tap));
-}
-
-fn store_pixel(row: u32, q: u32, o: u32, v0: vec4<f32>, v1: vec4<f32>) {
-    if q < params.out_w {
-        let at = (row * params.out_w + q) * (params.out_c / 4u) + o;
-        y[at] = finish(v0, at, o);
-        y[at + 1u] = finish(v1, at + 1u, o + 1u);
-    }
-}
-
-fn store_row(square: Square, down: u32, o: u32, sums: Sums) {
-    let p = square.p + down;
-    if p < params.out_h {
-        let row = square.n * params.out_h + p;
-        store_pixel(row, square.q, o, sums.s00, sums.s01);
-        store_pixel(row, square.q + 1u, o, sums.s10, sums.s11);
-        store_pixel(row, square.q + 2u, o, sums.s20, sums.s21);
-        store_pixel(row, square.q + 3u, o, sums.s30, sums.s31);
+// Loops, over what moves up after each round, because llvmpipe compiles and runs little code sooner.
+fn store(square: Square, o: u32, sums: Rows) {
+    let filters = params.out_c / 4u;
+    var rows = sums;
+    for (var p = square.p; p < min(square.p + 4u, params.out_h); p++) {
+        var row = rows.r0;
+        for (var q = square.q; q < min(square.q + 4u, params.out_w); q++) {
+            let first = ((square.n * params.out_h + p) * params.out_w + q) * filters;
+            var pixel = row.p0;
+            for (var k = o; k < min(o + 4u, filters); k++) {
+                y[first + k] = finish(pixel.o0, first + k, k);
+                pixel = Pixel(pixel.o1, pixel.o2, pixel.o3, pixel.o3);
+            }
+            row = Sums(row.p1, row.p2, row.p3, row.p3);
+        }
+        rows = Rows(rows.r1, rows.r2, rows.r3, rows.r3);
     }
 }
 
@@ -101,18 +125,16 @@ fn main(
 ) {
     let filters = params.out_c / 4u;
     let number = workgroup_index(group, groups);
-    // First of two vectors of output channels.
-    let o = number / square_groups() * 2u;
+    // First of four vectors of output channels.
+    let o = number / square_groups() * 4u;
     if o >= filters {
         return;
     }
     let square = square_at(number % square_groups() * WORKGROUP + local);
-    let own = lane / 2u * filters + lane % 2u + o;
+    // Output channels past the last are the last ones again, and are not stored.
+    let own = lane / 4u * filters + min(o + lane % 4u, filters - 1u);
     let sums = sums_of(square, lane, own, 4u * filters, first_sums(o));
     if square.stores {
-        store_row(square, 0u, o, sums.r0);
-        store_row(square, 1u, o, sums.r1);
-        store_row(square, 2u, o, sums.r2);
-        store_row(square, 3u, o, sums.r3);
+        store(square, o, sums);
     }
 }

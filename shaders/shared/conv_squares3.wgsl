@@ -1,7 +1,7 @@
 // Squares of four by four pixels of a convolution with a kernel of three by three and stride and dilation 1, on
 // subgroups of exactly eight lanes: what a thread loads of x, in_c a multiple of 4, and how it sums that. A position of
 // the image serves up to three rows of outputs, and the two beside a thread's own four come from the lanes that loaded
-// them. The kernel says what `Sums` of a row of outputs are, and what the weights of a row of `Taps`.
+// them. The kernel says what the `Sums` of a row of outputs are, and what the weights of a `Tap`.
 
 // The six positions of a row of x that the taps of four pixels meet.
 struct Row {
@@ -100,46 +100,62 @@ struct Rows {
     r3: Sums,
 }
 
-fn add_row(before: Sums, row: Row, taps: Taps) -> Sums {
-    let left = add_tap(before, row.x0, row.x1, row.x2, row.x3, taps.left);
-    let middle = add_tap(left, row.x1, row.x2, row.x3, row.x4, taps.middle);
-    return add_tap(middle, row.x2, row.x3, row.x4, row.x5, taps.right);
+// The four rows with one tap more, in the left column of the kernel, from the rows of x that it meets.
+fn add_left(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
+    return Rows(
+        add_tap(before.r0, row0.x0, row0.x1, row0.x2, row0.x3, tap),
+        add_tap(before.r1, row1.x0, row1.x1, row1.x2, row1.x3, tap),
+        add_tap(before.r2, row2.x0, row2.x1, row2.x2, row2.x3, tap),
+        add_tap(before.r3, row3.x0, row3.x1, row3.x2, row3.x3, tap),
+    );
+}
+
+// In the middle column.
+fn add_middle(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
+    return Rows(
+        add_tap(before.r0, row0.x1, row0.x2, row0.x3, row0.x4, tap),
+        add_tap(before.r1, row1.x1, row1.x2, row1.x3, row1.x4, tap),
+        add_tap(before.r2, row2.x1, row2.x2, row2.x3, row2.x4, tap),
+        add_tap(before.r3, row3.x1, row3.x2, row3.x3, row3.x4, tap),
+    );
+}
+
+// In the right column.
+fn add_right(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
+    return Rows(
+        add_tap(before.r0, row0.x2, row0.x3, row0.x4, row0.x5, tap),
+        add_tap(before.r1, row1.x2, row1.x3, row1.x4, row1.x5, tap),
+        add_tap(before.r2, row2.x2, row2.x3, row2.x4, row2.x5, tap),
+        add_tap(before.r3, row3.x2, row3.x3, row3.x4, row3.x5, tap),
+    );
 }
 
 // Sums that begin as `none`. The weights of this lane begin at `own`, those of the next four input channels are `four`
-// on, and those of the next tap in_c / 4 times that.
+// on, and those of the next tap in_c / 4 times that. All rows of x come before the first weights, of which few live at
+// once then.
 fn sums_of(square: Square, lane: u32, own: u32, four: u32, none: Sums) -> Rows {
     let channels = params.in_c / 4u;
     let columns = columns(square.number, square.q, lane);
     let i_h = square.p - params.pad_top;
     let tap = channels * four;
-    var sums0 = none;
-    var sums1 = none;
-    var sums2 = none;
-    var sums3 = none;
+    var sums = Rows(none, none, none, none);
     for (var c = 0u; c < channels; c++) {
         let weights = own + c * four;
-        let top = taps_at(weights, tap);
-        let middle = taps_at(weights + 3u * tap, tap);
-        let bottom = taps_at(weights + 6u * tap, tap);
         let row0 = row_at(columns, square.n, i_h, c);
-        sums0 = add_row(sums0, row0, top);
         let row1 = row_at(columns, square.n, i_h + 1u, c);
-        sums0 = add_row(sums0, row1, middle);
-        sums1 = add_row(sums1, row1, top);
         let row2 = row_at(columns, square.n, i_h + 2u, c);
-        sums0 = add_row(sums0, row2, bottom);
-        sums1 = add_row(sums1, row2, middle);
-        sums2 = add_row(sums2, row2, top);
         let row3 = row_at(columns, square.n, i_h + 3u, c);
-        sums1 = add_row(sums1, row3, bottom);
-        sums2 = add_row(sums2, row3, middle);
-        sums3 = add_row(sums3, row3, top);
         let row4 = row_at(columns, square.n, i_h + 4u, c);
-        sums2 = add_row(sums2, row4, bottom);
-        sums3 = add_row(sums3, row4, middle);
         let row5 = row_at(columns, square.n, i_h + 5u, c);
-        sums3 = add_row(sums3, row5, bottom);
+        sums = add_left(sums, row0, row1, row2, row3, tap_at(weights));
+        sums = add_middle(sums, row0, row1, row2, row3, tap_at(weights + tap));
+        sums = add_right(sums, row0, row1, row2, row3, tap_at(weights + 2u * tap));
+        sums = add_left(sums, row1, row2, row3, row4, tap_at(weights + 3u * tap));
+        sums = add_middle(sums, row1, row2, row3, row4, tap_at(weights + 4u * tap));
+        sums = add_right(sums, row1, row2, row3, row4, tap_at(weights + 5u * tap));
+        sums = add_left(sums, row2, row3, row4, row5, tap_at(weights + 6u * tap));
+        sums = add_middle(sums, row2, row3, row4, row5, tap_at(weights + 7u * tap));
+        sums = add_right(sums, row2, row3, row4, row5, tap_at(weights + 8u * tap));
     }
-    return Rows(sums0, sums1, sums2, sums3);
+    return sums;
 }

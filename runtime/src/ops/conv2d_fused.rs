@@ -93,11 +93,10 @@ impl FusedConv2d {
         let mut found = Vec::new();
         let is_square3 = [height, width] == [3, 3] && stride == [1, 1] && dilation == [1, 1] && by_four;
         let squares = whole_workgroups(y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4));
-        if is_square3 && outs.is_multiple_of(8) {
-            found.push((kernels.lanes8_square3, squares * outs / 8));
-        }
         if is_square3 && outs <= 4 {
             found.push((kernels.lanes8_narrow_square3, squares));
+        } else if is_square3 && outs.is_multiple_of(4) {
+            found.push((kernels.lanes8_square3, squares * outs.div_ceil(16)));
         }
         if outs.is_multiple_of(16) {
             // Where the next tap of a pixel is this tap of the next pixel, they share what they load.

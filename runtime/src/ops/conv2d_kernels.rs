@@ -14,7 +14,7 @@ pub(super) struct Kernels {
     pub lanes8: Kernel,
     pub lanes8_row3: Kernel,
     pub lanes8_thin: Kernel,
-    /// Subgroups of eight lanes, output channels in eights; kernels of three by three, stride and dilation 1.
+    /// Subgroups of eight lanes, output channels in fours; kernels of three by three, stride and dilation 1.
     pub lanes8_square3: Kernel,
     /// Subgroups of eight lanes, at most four output channels.
     pub lanes8_narrow: Kernel,
