@@ -1,4 +1,4 @@
-// The convolution of conv2d_lanes8.wgsl, for kernels of three by three and stride and dilation 1. A thread makes
+// The convolution of conv2d_lanes8.wgsl, for kernels of three by three, a stride of 1 or 2 and dilation 1. A thread makes
 // a square of four by four pixels and 16 output channels. One group; in_c and out_c are multiples of 4.
 //
 // | binding | name | access | elements |

@@ -91,12 +91,15 @@ impl FusedConv2d {
         let strips = |pixels: usize| y.batch() * y.height() * y.width().div_ceil(pixels);
         let by_four = ins.is_multiple_of(4);
         let mut found = Vec::new();
-        let is_square3 = [height, width] == [3, 3] && stride == [1, 1] && dilation == [1, 1] && by_four;
+        let is_square3 = [height, width] == [3, 3] && dilation == [1, 1] && by_four;
         let squares = whole_workgroups(y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4));
-        if is_square3 && outs <= 4 {
-            found.push((kernels.lanes8_narrow_square3, squares));
-        } else if is_square3 && outs.is_multiple_of(4) {
-            found.push((kernels.lanes8_square3, squares * outs.div_ceil(16)));
+        let by_sixteen = squares * outs.div_ceil(16);
+        let is_wide = outs > 4 && outs.is_multiple_of(4);
+        match stride {
+            [1, 1] if is_square3 && is_wide => found.push((kernels.lanes8_square3, by_sixteen)),
+            [2, 2] if is_square3 && is_wide => found.push((kernels.lanes8_square3_stride2, by_sixteen)),
+            [1, 1] if is_square3 && outs <= 4 => found.push((kernels.lanes8_narrow_square3, squares)),
+            _ => {}
         }
         if outs.is_multiple_of(16) {
             // Where the next tap of a pixel is this tap of the next pixel, they share what they load.

@@ -16,6 +16,8 @@ pub(super) struct Kernels {
     pub lanes8_thin: Kernel,
     /// Subgroups of eight lanes, output channels in fours; kernels of three by three, stride and dilation 1.
     pub lanes8_square3: Kernel,
+    /// The same; stride 2.
+    pub lanes8_square3_stride2: Kernel,
     /// Subgroups of eight lanes, at most four output channels.
     pub lanes8_narrow: Kernel,
     /// The same; kernels of three by three, stride and dilation 1.
@@ -97,6 +99,16 @@ macro_rules! kernels {
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_SQUARES3,
+                SQUARES3_STRIDE_1,
+                CONV2D_LANES8_SQUARE3
+            ),
+            lanes8_square3_stride2: kernel!(
+                concat!("conv2d_lanes8_square3_stride2", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                $($weights,)+
+                ACCUMULATE4,
+                CONV_SQUARES3,
+                SQUARES3_STRIDE_2,
                 CONV2D_LANES8_SQUARE3
             ),
             lanes8_narrow: kernel!(
@@ -113,6 +125,7 @@ macro_rules! kernels {
                 $($weight,)+
                 ACCUMULATE4,
                 CONV_SQUARES3,
+                SQUARES3_STRIDE_1,
                 CONV_NARROW,
                 CONV2D_LANES8_NARROW_SQUARE3
             ),
