@@ -137,6 +137,11 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("8 to 24 channels, width 38", [2, 6, 38, 8], [3, 3, 8, 24]).pads([1; 4]),
     Geometry::new("4 to 8 channels, width 45 without padding", [2, 7, 45, 4], [3, 3, 4, 8]),
     Geometry::new("12 to 8 channels, width 19, asymmetric", [3, 5, 19, 12], [3, 3, 12, 8]).pads([2, 0, 0, 2]),
+    Geometry::new("12 to 20 channels, stride 2, width 75 without padding", [2, 9, 75, 12], [3, 3, 12, 20])
+        .stride([2, 2]),
+    Geometry::new("4 to 16 channels, stride 2, more padding", [3, 7, 18, 4], [3, 3, 4, 16])
+        .stride([2, 2])
+        .pads([3, 1, 0, 4]),
     // Squares of inputs at a stride of 2: odd padding, sizes that leave rows and columns over.
     Geometry::new("8 to 12 channels, stride 2, width 39", [2, 6, 39, 8], [3, 3, 8, 12])
         .stride([2, 2])
