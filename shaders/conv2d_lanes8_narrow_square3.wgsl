@@ -44,12 +44,12 @@ fn tap_at(i: u32) -> Tap {
     return Tap(share_low(low), share_high(low), share_low(high), share_high(high));
 }
 
-fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, tap: Tap) -> Sums {
+fn add_tap(before: Sums, met: Met, tap: Tap) -> Sums {
     return Sums(
-        accumulate(x0, tap.w0, tap.w1, tap.w2, tap.w3, before.s0),
-        accumulate(x1, tap.w0, tap.w1, tap.w2, tap.w3, before.s1),
-        accumulate(x2, tap.w0, tap.w1, tap.w2, tap.w3, before.s2),
-        accumulate(x3, tap.w0, tap.w1, tap.w2, tap.w3, before.s3),
+        accumulate(met.x0, tap.w0, tap.w1, tap.w2, tap.w3, before.s0),
+        accumulate(met.x1, tap.w0, tap.w1, tap.w2, tap.w3, before.s1),
+        accumulate(met.x2, tap.w0, tap.w1, tap.w2, tap.w3, before.s2),
+        accumulate(met.x3, tap.w0, tap.w1, tap.w2, tap.w3, before.s3),
     );
 }
 

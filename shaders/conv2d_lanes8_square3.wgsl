@@ -1,5 +1,5 @@
-// The convolution of conv2d_lanes8.wgsl, for kernels of three by three, a stride of 1 or 2 and dilation 1. A thread makes
-// a square of four by four pixels and 16 output channels. One group; in_c and out_c are multiples of 4.
+// The convolution of conv2d_lanes8.wgsl, for kernels of three by three, a stride of 1 or 2 and dilation 1. A thread
+// makes a square of four by four pixels and 16 output channels. One group; in_c and out_c are multiples of 4.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
@@ -60,40 +60,40 @@ fn tap_at(i: u32) -> Tap {
 }
 
 // Adds four input channels of one tap.
-fn add_tap(before: Sums, x0: vec4<f32>, x1: vec4<f32>, x2: vec4<f32>, x3: vec4<f32>, tap: Tap) -> Sums {
+fn add_tap(before: Sums, met: Met, tap: Tap) -> Sums {
     var sums = before;
     let w00 = subgroupBroadcast(tap.low, 0u);
     let w10 = subgroupBroadcast(tap.low, 4u);
     let w20 = subgroupBroadcast(tap.high, 0u);
     let w30 = subgroupBroadcast(tap.high, 4u);
-    sums.p0.o0 = accumulate(x0, w00, w10, w20, w30, sums.p0.o0);
-    sums.p1.o0 = accumulate(x1, w00, w10, w20, w30, sums.p1.o0);
-    sums.p2.o0 = accumulate(x2, w00, w10, w20, w30, sums.p2.o0);
-    sums.p3.o0 = accumulate(x3, w00, w10, w20, w30, sums.p3.o0);
+    sums.p0.o0 = accumulate(met.x0, w00, w10, w20, w30, sums.p0.o0);
+    sums.p1.o0 = accumulate(met.x1, w00, w10, w20, w30, sums.p1.o0);
+    sums.p2.o0 = accumulate(met.x2, w00, w10, w20, w30, sums.p2.o0);
+    sums.p3.o0 = accumulate(met.x3, w00, w10, w20, w30, sums.p3.o0);
     let w01 = subgroupBroadcast(tap.low, 1u);
     let w11 = subgroupBroadcast(tap.low, 5u);
     let w21 = subgroupBroadcast(tap.high, 1u);
     let w31 = subgroupBroadcast(tap.high, 5u);
-    sums.p0.o1 = accumulate(x0, w01, w11, w21, w31, sums.p0.o1);
-    sums.p1.o1 = accumulate(x1, w01, w11, w21, w31, sums.p1.o1);
-    sums.p2.o1 = accumulate(x2, w01, w11, w21, w31, sums.p2.o1);
-    sums.p3.o1 = accumulate(x3, w01, w11, w21, w31, sums.p3.o1);
+    sums.p0.o1 = accumulate(met.x0, w01, w11, w21, w31, sums.p0.o1);
+    sums.p1.o1 = accumulate(met.x1, w01, w11, w21, w31, sums.p1.o1);
+    sums.p2.o1 = accumulate(met.x2, w01, w11, w21, w31, sums.p2.o1);
+    sums.p3.o1 = accumulate(met.x3, w01, w11, w21, w31, sums.p3.o1);
     let w02 = subgroupBroadcast(tap.low, 2u);
     let w12 = subgroupBroadcast(tap.low, 6u);
     let w22 = subgroupBroadcast(tap.high, 2u);
     let w32 = subgroupBroadcast(tap.high, 6u);
-    sums.p0.o2 = accumulate(x0, w02, w12, w22, w32, sums.p0.o2);
-    sums.p1.o2 = accumulate(x1, w02, w12, w22, w32, sums.p1.o2);
-    sums.p2.o2 = accumulate(x2, w02, w12, w22, w32, sums.p2.o2);
-    sums.p3.o2 = accumulate(x3, w02, w12, w22, w32, sums.p3.o2);
+    sums.p0.o2 = accumulate(met.x0, w02, w12, w22, w32, sums.p0.o2);
+    sums.p1.o2 = accumulate(met.x1, w02, w12, w22, w32, sums.p1.o2);
+    sums.p2.o2 = accumulate(met.x2, w02, w12, w22, w32, sums.p2.o2);
+    sums.p3.o2 = accumulate(met.x3, w02, w12, w22, w32, sums.p3.o2);
     let w03 = subgroupBroadcast(tap.low, 3u);
     let w13 = subgroupBroadcast(tap.low, 7u);
     let w23 = subgroupBroadcast(tap.high, 3u);
     let w33 = subgroupBroadcast(tap.high, 7u);
-    sums.p0.o3 = accumulate(x0, w03, w13, w23, w33, sums.p0.o3);
-    sums.p1.o3 = accumulate(x1, w03, w13, w23, w33, sums.p1.o3);
-    sums.p2.o3 = accumulate(x2, w03, w13, w23, w33, sums.p2.o3);
-    sums.p3.o3 = accumulate(x3, w03, w13, w23, w33, sums.p3.o3);
+    sums.p0.o3 = accumulate(met.x0, w03, w13, w23, w33, sums.p0.o3);
+    sums.p1.o3 = accumulate(met.x1, w03, w13, w23, w33, sums.p1.o3);
+    sums.p2.o3 = accumulate(met.x2, w03, w13, w23, w33, sums.p2.o3);
+    sums.p3.o3 = accumulate(met.x3, w03, w13, w23, w33, sums.p3.o3);
     return sums;
 }
 

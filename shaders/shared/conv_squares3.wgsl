@@ -1,5 +1,5 @@
-// Squares of four by four pixels of a convolution on subgroups of exactly eight lanes. The kernel says what the `Sums` of
-// a row of outputs are.
+// Squares of four by four pixels of a convolution on subgroups of exactly eight lanes. The kernel says what the
+// `Sums` of a row of outputs are, what the weights of a `Tap`, and how `add_tap` adds the one to the other.
 
 // Where a thread works.
 struct Square {
@@ -34,4 +34,22 @@ struct Rows {
     r1: Sums,
     r2: Sums,
     r3: Sums,
+}
+
+// What a tap meets of a row of x, for four pixels.
+struct Met {
+    x0: vec4<f32>,
+    x1: vec4<f32>,
+    x2: vec4<f32>,
+    x3: vec4<f32>,
+}
+
+// The four rows with one tap more.
+fn add_rows(before: Rows, met0: Met, met1: Met, met2: Met, met3: Met, tap: Tap) -> Rows {
+    return Rows(
+        add_tap(before.r0, met0, tap),
+        add_tap(before.r1, met1, tap),
+        add_tap(before.r2, met2, tap),
+        add_tap(before.r3, met3, tap),
+    );
 }

@@ -1,6 +1,6 @@
-// What a thread of conv_squares3.wgsl loads of x, in_c a multiple of 4, and how it sums that, where the kernel is three by
-// three and stride and dilation are 1. A position of the image serves up to three rows of outputs, and the two beside a
-// thread's own four come from the lanes that loaded them. The kernel says what the weights of a `Tap` are.
+// What a thread of conv_squares3.wgsl loads of x, in_c a multiple of 4, and how it sums that, where the kernel is
+// three by three and stride and dilation are 1. A position of the image serves up to three rows of outputs, and the
+// two beside a thread's own four come from the lanes that loaded them.
 
 // The six positions of a row of x that the taps of four pixels meet.
 struct Row {
@@ -64,34 +64,17 @@ fn row_at(columns: Columns, n: u32, i_h: u32, c: u32) -> Row {
     return Row(x0, x1, x2, x3, x4, x5);
 }
 
-// The four rows with one tap more, in the left column of the kernel, from the rows of x that it meets.
-fn add_left(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
-    return Rows(
-        add_tap(before.r0, row0.x0, row0.x1, row0.x2, row0.x3, tap),
-        add_tap(before.r1, row1.x0, row1.x1, row1.x2, row1.x3, tap),
-        add_tap(before.r2, row2.x0, row2.x1, row2.x2, row2.x3, tap),
-        add_tap(before.r3, row3.x0, row3.x1, row3.x2, row3.x3, tap),
-    );
+// What a tap in the left column of the kernel, the middle or the right meets of a row.
+fn left(row: Row) -> Met {
+    return Met(row.x0, row.x1, row.x2, row.x3);
 }
 
-// In the middle column.
-fn add_middle(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
-    return Rows(
-        add_tap(before.r0, row0.x1, row0.x2, row0.x3, row0.x4, tap),
-        add_tap(before.r1, row1.x1, row1.x2, row1.x3, row1.x4, tap),
-        add_tap(before.r2, row2.x1, row2.x2, row2.x3, row2.x4, tap),
-        add_tap(before.r3, row3.x1, row3.x2, row3.x3, row3.x4, tap),
-    );
+fn middle(row: Row) -> Met {
+    return Met(row.x1, row.x2, row.x3, row.x4);
 }
 
-// In the right column.
-fn add_right(before: Rows, row0: Row, row1: Row, row2: Row, row3: Row, tap: Tap) -> Rows {
-    return Rows(
-        add_tap(before.r0, row0.x2, row0.x3, row0.x4, row0.x5, tap),
-        add_tap(before.r1, row1.x2, row1.x3, row1.x4, row1.x5, tap),
-        add_tap(before.r2, row2.x2, row2.x3, row2.x4, row2.x5, tap),
-        add_tap(before.r3, row3.x2, row3.x3, row3.x4, row3.x5, tap),
-    );
+fn right(row: Row) -> Met {
+    return Met(row.x2, row.x3, row.x4, row.x5);
 }
 
 // Sums that begin as `none`. The weights of this lane begin at `own`, those of the next four input channels are `four`
@@ -111,15 +94,15 @@ fn sums_of(square: Square, lane: u32, own: u32, four: u32, none: Sums) -> Rows {
         let row3 = row_at(columns, square.n, i_h + 3u, c);
         let row4 = row_at(columns, square.n, i_h + 4u, c);
         let row5 = row_at(columns, square.n, i_h + 5u, c);
-        sums = add_left(sums, row0, row1, row2, row3, tap_at(weights));
-        sums = add_middle(sums, row0, row1, row2, row3, tap_at(weights + tap));
-        sums = add_right(sums, row0, row1, row2, row3, tap_at(weights + 2u * tap));
-        sums = add_left(sums, row1, row2, row3, row4, tap_at(weights + 3u * tap));
-        sums = add_middle(sums, row1, row2, row3, row4, tap_at(weights + 4u * tap));
-        sums = add_right(sums, row1, row2, row3, row4, tap_at(weights + 5u * tap));
-        sums = add_left(sums, row2, row3, row4, row5, tap_at(weights + 6u * tap));
-        sums = add_middle(sums, row2, row3, row4, row5, tap_at(weights + 7u * tap));
-        sums = add_right(sums, row2, row3, row4, row5, tap_at(weights + 8u * tap));
+        sums = add_rows(sums, left(row0), left(row1), left(row2), left(row3), tap_at(weights));
+        sums = add_rows(sums, middle(row0), middle(row1), middle(row2), middle(row3), tap_at(weights + tap));
+        sums = add_rows(sums, right(row0), right(row1), right(row2), right(row3), tap_at(weights + 2u * tap));
+        sums = add_rows(sums, left(row1), left(row2), left(row3), left(row4), tap_at(weights + 3u * tap));
+        sums = add_rows(sums, middle(row1), middle(row2), middle(row3), middle(row4), tap_at(weights + 4u * tap));
+        sums = add_rows(sums, right(row1), right(row2), right(row3), right(row4), tap_at(weights + 5u * tap));
+        sums = add_rows(sums, left(row2), left(row3), left(row4), left(row5), tap_at(weights + 6u * tap));
+        sums = add_rows(sums, middle(row2), middle(row3), middle(row4), middle(row5), tap_at(weights + 7u * tap));
+        sums = add_rows(sums, right(row2), right(row3), right(row4), right(row5), tap_at(weights + 8u * tap));
     }
     return sums;
 }
