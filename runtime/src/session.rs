@@ -1,20 +1,20 @@
 //! A model on a device: its parameters, the buffers of a batch, and the programs that run on them.
 
+mod model_graph;
+
 use std::collections::HashMap;
 
-use crate::autodiff::differentiate;
+pub use self::model_graph::ModelGraph;
 use crate::compact::Compact;
 use crate::device::{Device, Program};
 use crate::error::{Error, Result};
 use crate::fours::in_fours;
 use crate::fuse::fuse;
-use crate::graph::{Graph, ValueId, Variable};
+use crate::graph::{Graph, Variable};
 use crate::loss::Loss;
 use crate::model::Model;
-#[cfg(feature = "train")]
-use crate::network::Source;
-use crate::network::{BatchNormMode, Forward, Network};
-use crate::ops::{AttackStart, AttackStep, Copy, Correct, KeepWorst, Norm, NormalStart, Normalize, Op, Sum};
+use crate::network::{BatchNormMode, Network};
+use crate::ops::{AttackStart, AttackStep, Copy, KeepWorst, Norm, NormalStart, Op};
 use crate::package::Precision;
 use crate::shape::{Shape, Tensor};
 
@@ -536,89 +536,5 @@ impl Session {
         let mut values = self.device.read(self.buffers.adversarial)?;
         values.truncate(self.network.image_shape(count).len());
         Ok(values)
-    }
-}
-
-/// A graph that starts with a model's parameters and a batch: what attacks and training objectives
-/// build on.
-pub struct ModelGraph {
-    pub graph: Graph,
-    pub images: ValueId,
-    pub adversarial: ValueId,
-    pub labels: ValueId,
-    pub targets: ValueId,
-    /// One value for each of the network's parameters.
-    pub parameters: Vec<ValueId>,
-    pub count: usize,
-    pub buffers: Buffers,
-    pub network: Network,
-    frozen_layers: Vec<bool>,
-    mean: ValueId,
-    std: ValueId,
-}
-
-impl ModelGraph {
-    /// A forward pass: batch x 1 x 1 x classes.
-    pub fn logits(&mut self, images: Images, mode: BatchNormMode) -> Result<ValueId> {
-        Ok(self.forward(images, mode)?.logits)
-    }
-
-    /// A forward pass with the output of every layer.
-    pub fn forward(&mut self, images: Images, mode: BatchNormMode) -> Result<Forward> {
-        let parameters = self.parameters.clone();
-        self.forward_with(images, &parameters, mode)
-    }
-
-    /// A forward pass of the same network with other parameters, one value for each.
-    pub fn forward_with(
-        &mut self,
-        images: Images,
-        parameters: &[ValueId],
-        mode: BatchNormMode,
-    ) -> Result<Forward> {
-        let images = match images {
-            Images::Clean => self.images,
-            Images::Adversarial => self.adversarial,
-        };
-        self.graph.set_label("normalize");
-        let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
-        self.network.forward_partly(&mut self.graph, image, parameters, mode, &self.frozen_layers)
-    }
-
-    /// The output of layer `last`, with running statistics, by the layers up to it alone.
-    #[cfg(feature = "train")]
-    pub(crate) fn first_layers(&mut self, images: Images, last: usize) -> Result<ValueId> {
-        let images = match images {
-            Images::Clean => self.images,
-            Images::Adversarial => self.adversarial,
-        };
-        self.graph.set_label("normalize");
-        let image = self.graph.add(Op::Normalize(Normalize), &[images, self.mean, self.std])?;
-        let part = Network {
-            layers: self.network.layers[..=last].to_vec(),
-            output: Source::Layer(last),
-            ..self.network.clone()
-        };
-        part.forward(&mut self.graph, image, &self.parameters, BatchNormMode::Running)
-    }
-
-    /// What [`Session::gradient`] runs.
-    pub(crate) fn input_gradient(&mut self, loss: Loss) -> Result<()> {
-        let logits = self.logits(Images::Adversarial, BatchNormMode::Running)?;
-        let losses = loss.add(self, logits)?;
-        let sum = self.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
-        let gradient = differentiate(&mut self.graph, sum, &[self.adversarial])?[0];
-        let target = self.graph.variable(self.buffers.gradient, self.graph.shape(gradient));
-        self.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
-        self.score(logits, losses)
-    }
-
-    /// Writes losses and correctness to their buffers.
-    pub(crate) fn score(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
-        let one = Shape::per_image(self.count);
-        let loss = self.graph.variable(self.buffers.loss, one);
-        self.graph.update(Op::Copy(Copy), &[losses], &[loss])?;
-        let correct = self.graph.variable(self.buffers.correct, one);
-        self.graph.update(Op::Correct(Correct), &[logits, self.labels], &[correct])
     }
 }

@@ -19,7 +19,7 @@ use crate::optim::OptimizerConfig;
 mod keys;
 
 pub(crate) use keys::nearest;
-use keys::{known_keys, set};
+use keys::{explain, known_keys, set};
 
 /// Everything that a training run is made of, besides model, data and seed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -247,7 +247,7 @@ impl Recipe {
 
     fn of(table: toml::Table) -> std::result::Result<Self, String> {
         known_keys(&table)?;
-        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?;
+        let recipe: Self = table.try_into().map_err(|e| explain(&e))?;
         recipe.check().map_err(|e| e.to_string())?;
         Ok(recipe)
     }
@@ -412,6 +412,9 @@ mod tests {
         assert!(message("nonsense").contains("KEY=VALUE"));
         assert!(message("loss.beta=1").contains("second term"));
         assert!(message("loss.kind=tradse").contains("trades"));
+        assert!(message("guide.kind=feature").contains("guide.kind: unknown variant"));
+        assert!(message("guide.kind=feature").ends_with("did you mean 'features'?"));
+        assert!(message("guide.weight=x").contains("guide.weight: invalid type"));
         assert!(message("attack.objective=dlr").contains("kl"));
         assert!(message("guide.weight=1").contains("guide.kind"));
         assert!(message("replay.angle=30").contains("replay.kind = noisy"));

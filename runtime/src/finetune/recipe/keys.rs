@@ -100,6 +100,19 @@ pub(super) fn known_keys(table: &toml::Table) -> Result<(), String> {
     Ok(())
 }
 
+/// What is wrong with a value, after its key, and with the nearest of the words that may stand there.
+pub(super) fn explain(error: &toml::de::Error) -> String {
+    let (message, shown) = (error.message(), error.to_string());
+    let key = shown.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    let key = key.map_or_else(String::new, |key| format!("{key}: "));
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let near = match words.split_first() {
+        Some((word, others)) if message.starts_with("unknown variant") => nearest(word, others),
+        _ => String::new(),
+    };
+    format!("{key}{message}{near}")
+}
+
 /// "; did you mean 'x'?" for the nearest of `names`, when it is near.
 pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
     let best = names.iter().map(|n| (distance(word, n), n)).min();
