@@ -29,7 +29,8 @@ fn main(
     if i >= (params.len + 3u) / 4u {
         return;
     }
-    let passes = (y[i] > vec4<f32>()) & (y[i] < vec4<f32>(params.max));
+    let kept = y[i];
+    let passes = (kept > vec4<f32>()) & (kept < vec4<f32>(params.max));
     let v = select(vec4<f32>(), dy[i], passes);
     if 4u * i + 4u <= params.len {
         dx[i] = v;

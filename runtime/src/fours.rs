@@ -63,7 +63,7 @@ fn widened(graph: &mut Graph, image: ValueId, images: &mut HashMap<ValueId, Valu
     Ok(wide)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
     use crate::architectures::Architecture;

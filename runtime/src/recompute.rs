@@ -246,7 +246,7 @@ impl Again<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
     use crate::architectures::Architecture;
