@@ -80,6 +80,7 @@ mod report;
 mod selftest;
 mod session;
 mod shape;
+mod spelling;
 #[cfg(feature = "gpu")]
 mod tune;
 

@@ -6,6 +6,7 @@ use super::{Aim, Apgd, Attack, Ball, CwL2, DeepFool, Dra, Fab, Fgsm, MiFgsm, Pgd
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::ops::Norm;
+use crate::spelling::did_you_mean;
 
 /// An attack that can be asked for by name.
 struct Known {
@@ -148,7 +149,8 @@ impl AttackSpec {
         let (kind, settings) = text.split_once(':').unwrap_or((text, ""));
         let Some(known) = ATTACKS.iter().find(|known| known.name == kind) else {
             let names: Vec<&str> = Self::names().collect();
-            return Err(Error::Config(format!("unknown attack '{kind}'; there are {}", names.join(", "))));
+            let (all, near) = (names.join(", "), did_you_mean(kind, &names));
+            return Err(Error::Config(format!("unknown attack '{kind}'; there are {all}{near}")));
         };
         let mut values = std::collections::HashMap::new();
         for setting in settings.split(',').filter(|s| !s.trim().is_empty()) {
@@ -157,9 +159,9 @@ impl AttackSpec {
                 .ok_or_else(|| Error::Config(format!("'{setting}' in attack '{text}': write KEY=VALUE")))?;
             let key = key.trim();
             if !known.settings.contains(&key) {
+                let (all, near) = (known.settings.join(", "), did_you_mean(key, known.settings));
                 return Err(Error::Config(format!(
-                    "attack '{kind}' has no setting '{key}'; it has {}",
-                    known.settings.join(", ")
+                    "attack '{kind}' has no setting '{key}'; it has {all}{near}"
                 )));
             }
             values.insert(key, value.trim());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Dataset, cifar, folder, grouped, mnist, svhn};
 use crate::error::{Error, Result};
+use crate::spelling::did_you_mean;
 
 /// Which half of a data set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -124,8 +125,9 @@ fn parse(spec: &str) -> Result<(Option<Kind>, &Path)> {
             "'{spec}': corrupted images alone; `adamant evaluate --suite corruptions` measures on them"
         )));
     }
-    let known = Kind::ALL.map(Kind::name).join(", ");
-    Err(Error::Config(format!("'{spec}': '{prefix}' is not a kind of data; there are {known}")))
+    let known = Kind::ALL.map(Kind::name);
+    let (all, near) = (known.join(", "), did_you_mean(prefix, &known));
+    Err(Error::Config(format!("'{spec}': '{prefix}' is not a kind of data; there are {all}{near}")))
 }
 
 fn locate(kind: Kind, dir: &Path) -> Result<PathBuf> {

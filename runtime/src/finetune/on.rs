@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::nearest;
 use crate::network::Network;
+use crate::spelling::did_you_mean;
 
 /// What a run is on. The order is that in which tables are put over a recipe.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub(super) fn take(recipe: &mut toml::Table) -> Result<Vec<(On, toml::Table)>, S
     for (name, changes) in tables {
         let Some((_, on)) = NAMES.iter().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            return Err(format!("unknown key 'on.{name}'{}", nearest(&name, &names)));
+            return Err(format!("unknown key 'on.{name}'{}", did_you_mean(&name, &names)));
         };
         match changes {
             toml::Value::Table(changes) => found.push((*on, changes)),

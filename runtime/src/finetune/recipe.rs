@@ -15,10 +15,10 @@ use super::weights::WeightsConfig;
 use crate::data::{Augment, Dataset};
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
+use crate::spelling::did_you_mean;
 
 mod keys;
 
-pub(crate) use keys::nearest;
 use keys::{explain, known_keys, set};
 
 /// Everything that a training run is made of, besides model, data and seed.
@@ -167,7 +167,7 @@ impl Recipe {
             }
             None => {
                 let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
-                let near = nearest(name, &names);
+                let near = did_you_mean(name, &names);
                 return Err(Error::Config(format!(
                     "unknown recipe '{name}'; there are {}, or the path of a .toml file{near}",
                     names.join(", ")

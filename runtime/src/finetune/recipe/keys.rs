@@ -1,5 +1,7 @@
 //! The keys of a recipe: setting one, and naming the nearest to one that there is not.
 
+use crate::spelling::did_you_mean;
+
 /// Sets `a.b = value`: a TOML value where it reads as one, else a string.
 pub(super) fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
@@ -93,7 +95,7 @@ pub(super) fn known_keys(table: &toml::Table) -> Result<(), String> {
         };
         for key in found {
             if !KEYS.contains(&key.as_str()) {
-                return Err(format!("unknown key '{key}'{}", nearest(&key, KEYS)));
+                return Err(format!("unknown key '{key}'{}", did_you_mean(&key, KEYS)));
             }
         }
     }
@@ -107,34 +109,8 @@ pub(super) fn explain(error: &toml::de::Error) -> String {
     let key = key.map_or_else(String::new, |key| format!("{key}: "));
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let near = match words.split_first() {
-        Some((word, others)) if message.starts_with("unknown variant") => nearest(word, others),
+        Some((word, others)) if message.starts_with("unknown variant") => did_you_mean(word, others),
         _ => String::new(),
     };
     format!("{key}{message}{near}")
-}
-
-/// "; did you mean 'x'?" for the nearest of `names`, when it is near.
-pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
-    let best = names.iter().map(|n| (distance(word, n), n)).min();
-    match best {
-        // Two edits at least: that many it takes to swap two letters.
-        Some((d, name)) if d <= (word.len() / 3).max(2) => format!("; did you mean '{name}'?"),
-        _ => String::new(),
-    }
-}
-
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
