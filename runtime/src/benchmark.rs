@@ -190,4 +190,20 @@ mod tests {
         benchmark.run(Workload::Pgd10AdversarialStep).expect("it runs");
         assert_eq!(benchmark.difference(&model).expect("it runs"), 0.0);
     }
+    #[test]
+    fn what_is_not_finite_is_infinitely_far() {
+        assert_eq!(difference(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
+        assert_eq!(difference(&[0.0, 0.0], &[3.0, 4.0]), 1.0);
+        assert_eq!(difference(&[0.0], &[0.0]), 0.0);
+        let far: [(&[f32], &[f32]); 5] = [
+            (&[f32::NAN, 4.0], &[3.0, 4.0]),
+            (&[3.0, 4.0], &[3.0, f32::NAN]),
+            (&[f32::INFINITY], &[f32::INFINITY]),
+            (&[1e-3], &[0.0]),
+            (&[3.0], &[3.0, 4.0]),
+        ];
+        for (found, expected) in far {
+            assert_eq!(difference(found, expected), f32::INFINITY, "{found:?} {expected:?}");
+        }
+    }
 }

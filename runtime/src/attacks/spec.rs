@@ -397,6 +397,8 @@ mod tests {
     fn mistakes_are_named() {
         let message = |text| AttackSpec::parse(text, None, None).unwrap_err().to_string();
         assert!(message("pdg").contains("fgsm, bim, pgd"));
+        assert!(message("pdg").ends_with("; did you mean 'pgd'?"));
+        assert!(message("pgd:restart=3").ends_with("; did you mean 'restarts'?"));
         assert!(message("square:steps=7").contains("queries"));
         assert!(message("pgd:stepz=3").contains("'stepz'"));
         assert!(message("pgd:eps=8").contains("8/255"));

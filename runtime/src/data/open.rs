@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(parse(r"C:\data").unwrap(), (None, Path::new(r"C:\data")));
         let message = parse("cifar:some/dir").unwrap_err().to_string();
         assert!(message.contains("'cifar'") && message.contains("cifar10, cifar100"), "{message}");
+        assert!(message.ends_with("; did you mean 'cifar10'?"), "{message}");
     }
 
     #[test]
