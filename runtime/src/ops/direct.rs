@@ -5,11 +5,15 @@
 //! out[n, u, v, o] = sum over taps t and channels c of in[n, u*step + row(t), v*step + column(t), c] * w[t, c, o]
 
 mod task;
+mod window;
+
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::task::{Output, Task, Work};
+use self::task::{Output, Scratch, Task, Work};
+pub(super) use self::window::{Layout, Pixel};
 use super::View;
 use super::conv2d::Conv2d;
 use super::conv2d_fused::Activation;
@@ -71,32 +75,26 @@ pub(super) struct Pass<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// Taps that lie side by side in the input and in the packed weight, taken as one sum.
+/// Terms of a sum that lie side by side in the input and in the packed weight.
 struct Segment {
-    row: isize,
-    column: isize,
-    /// Terms of the sum.
+    /// From where a pixel begins to the first of them.
+    offset: isize,
     len: usize,
-    /// Where its weights start within a block of columns.
+    /// Where their weights start within a block of columns.
     start: usize,
-}
-
-/// The rows of one image that a task works on, with their input.
-pub(super) struct Strip {
-    pub image: usize,
-    pub rows: std::ops::Range<usize>,
-    /// Where the input of the first row and column, without any tap's offset, lies: an offset from the
-    /// start of the buffer or the image that may be virtual.
-    pub origin: isize,
-    /// Elements between input rows.
-    pub line: usize,
 }
 
 /// Floats of input that stay in the second-level cache beside the weights.
 const CACHE: usize = 64 * 1024;
 
+/// Floats of weights that stay there, too.
+const WEIGHTS: usize = 24 * 1024;
+
 /// Output pixels for which reading the weights once is cheap.
-const PIXELS: usize = 256;
+const PIXELS: usize = 96;
+
+/// Channels from which on the input's pixels are set apart: fewer are worth more as one segment of several taps.
+const APART: usize = 256;
 
 impl<'a> Pass<'a> {
     /// A convolution.
@@ -219,39 +217,36 @@ impl<'a> Pass<'a> {
         // Few rows, as in a single small image: the channels are shared out too.
         let parts = (4 * rayon::current_num_threads()).div_ceil(tasks).min(blocks).max(1);
         let blocks_per_part = blocks.div_ceil(parts);
-        let segments = self.segments(block);
-        (0..tasks * parts).into_par_iter().for_each_init(Default::default, |buffers, task| {
-            let (buffer, unpacked): &mut (Vec<f32>, Vec<f32>) = buffers;
+        let layout = self.layout(APART);
+        let segments = self.segments(&layout, block);
+        let chunks = chunks(&segments, block);
+        (0..tasks * parts).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+            let Scratch { input, pixels, weights, sums } = scratch;
             let (first, part) = (task / parts * per_task, task % parts);
-            let last = (first + per_task).min(rows);
-            let (strips, input) = self.strips(first..last, buffer);
+            let input = self.window(&layout, first..(first + per_task).min(rows), input, pixels);
             let first_block = (part * blocks_per_part).min(blocks);
             let work = Work {
                 pass: self,
                 segments: &segments,
+                chunks: &chunks,
                 packed,
-                strips: &strips,
                 input,
+                pixels,
                 blocks: first_block..(first_block + blocks_per_part).min(blocks),
                 wide,
                 output,
             };
-            Arch::new().dispatch(Task { work: &work, unpacked });
+            Arch::new().dispatch(Task { work: &work, weights, sums });
         });
-    }
-
-    /// Rows of the batch whose input stays in the cache.
-    pub(super) fn cached_rows(&self) -> usize {
-        let line = self.grid.columns * self.step[0] * self.step[1] * self.input_shape.channels();
-        (CACHE / line.max(1)).max(1)
     }
 
     /// Rows of the whole batch that a task takes.
     fn rows_per_task(&self, rows: usize) -> usize {
-        let cached = self.cached_rows();
+        let line = self.grid.columns * self.step[0] * self.step[1] * self.input_shape.channels();
+        let cached = CACHE / line.max(1);
         let wanted = PIXELS.div_ceil(self.grid.columns.max(1));
         let balanced = rows.div_ceil(4 * rayon::current_num_threads());
-        cached.max(wanted).min(balanced).max(1)
+        cached.min(balanced).max(wanted).min(rows)
     }
 
     /// Weights by block of output channels: group, block, tap, input channel, channel of the block.
@@ -301,105 +296,47 @@ impl<'a> Pass<'a> {
         packed
     }
 
-    fn segments(&self, block: usize) -> Vec<Segment> {
+    fn segments(&self, layout: &Layout, block: usize) -> Vec<Segment> {
         let ins = self.in_channels();
+        let most = (WEIGHTS / block).max(1);
         let mut segments: Vec<Segment> = Vec::new();
-        let mut previous: Option<Tap> = None;
         for (i, tap) in self.taps.iter().enumerate() {
-            let next = previous.is_some_and(|p| p.row == tap.row && p.column + 1 == tap.column);
-            match segments.last_mut() {
-                // With one group the channels of neighbouring pixels are neighbours.
-                Some(last) if next && self.groups == 1 => last.len += ins,
-                _ => segments.push(Segment {
-                    row: tap.row,
-                    column: tap.column,
-                    len: ins,
-                    start: i * ins * block,
-                }),
+            for first in (0..ins).step_by(most) {
+                let next = Segment {
+                    offset: layout.offset(tap) + first as isize,
+                    len: most.min(ins - first),
+                    start: (i * ins + first) * block,
+                };
+                match segments.last_mut() {
+                    Some(last)
+                        if last.offset + last.len as isize == next.offset
+                            && last.start + last.len * block == next.start
+                            && last.len + next.len <= most =>
+                    {
+                        last.len += next.len;
+                    }
+                    _ => segments.push(next),
+                }
             }
-            previous = Some(*tap);
         }
         segments
     }
+}
 
-    /// Smallest and largest offset of a tap along an axis.
-    fn reach(&self, axis: usize) -> [isize; 2] {
-        let offsets = self.taps.iter().map(|t| if axis == 0 { t.row } else { t.column });
-        offsets.fold([isize::MAX, isize::MIN], |[low, high], x| [low.min(x), high.max(x)])
-    }
-
-    /// The input of some rows of the batch: the image itself where every tap of every pixel lies in it,
-    /// else copies with zeros around.
-    pub(super) fn strips<'b>(
-        &'b self,
-        rows: std::ops::Range<usize>,
-        buffer: &'b mut Vec<f32>,
-    ) -> (Vec<Strip>, &'b [f32]) {
-        let [_, height, width, channels] = self.input_shape.0;
-        let mut strips = Vec::new();
-        let mut row = rows.start;
-        if self.taps.is_empty() {
-            while row < rows.end {
-                let (image, from, to) = self.part(row, rows.end);
-                strips.push(Strip { image, rows: from..to, origin: 0, line: 0 });
-                row += to - from;
-            }
-            return (strips, &[]);
+/// Ranges of segments whose weights stay in the cache; one that is empty where there are none.
+fn chunks(segments: &[Segment], block: usize) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let (mut first, mut floats) = (0, 0);
+    for (i, segment) in segments.iter().enumerate() {
+        let more = segment.len * block;
+        if floats + more > WEIGHTS && i > first {
+            chunks.push(first..i);
+            (first, floats) = (i, 0);
         }
-        let ([top, bottom], [left, right]) = (self.reach(0), self.reach(1));
-        let last = |count: usize, step: usize| (count.max(1) - 1) * step;
-        let (last_row, last_column) =
-            (last(self.grid.rows, self.step[0]), last(self.grid.columns, self.step[1]));
-        let inside = top >= 0
-            && left >= 0
-            && last_row.checked_add_signed(bottom).is_some_and(|i| i < height)
-            && last_column.checked_add_signed(right).is_some_and(|j| j < width);
-        if inside {
-            let line = width * channels;
-            while row < rows.end {
-                let (image, from, to) = self.part(row, rows.end);
-                let origin = (image * height * line) as isize;
-                strips.push(Strip { image, rows: from..to, origin, line });
-                row += to - from;
-            }
-            return (strips, self.input);
-        }
-        // The columns from the leftmost tap of the first pixel to the rightmost of the last.
-        let columns = (last_column as isize + right - left + 1) as usize;
-        let line = columns * channels;
-        buffer.clear();
-        while row < rows.end {
-            let (image, from, to) = self.part(row, rows.end);
-            let start = buffer.len();
-            let first_line = (from * self.step[0]) as isize + top;
-            let last_line = ((to - 1) * self.step[0]) as isize + bottom;
-            let origin = start as isize - first_line * line as isize - left * channels as isize;
-            for i in first_line..=last_line {
-                let at = buffer.len();
-                let Some(i) = usize::try_from(i).ok().filter(|&i| i < height) else {
-                    buffer.resize(at + line, 0.0);
-                    continue;
-                };
-                let source = &self.input[(image * height + i) * width * channels..][..width * channels];
-                // Zeros, the part of the row that the columns cover, zeros.
-                let before = (-left).clamp(0, columns as isize) as usize;
-                let skip = left.clamp(0, width as isize) as usize;
-                let count = (width - skip).min(columns - before);
-                buffer.resize(at + before * channels, 0.0);
-                buffer.extend_from_slice(&source[skip * channels..(skip + count) * channels]);
-                buffer.resize(at + line, 0.0);
-            }
-            strips.push(Strip { image, rows: from..to, origin, line });
-            row += to - from;
-        }
-        (strips, buffer)
+        floats += more;
     }
-
-    /// The image of a row of the batch, and which of its rows come before `end`.
-    fn part(&self, row: usize, end: usize) -> (usize, usize, usize) {
-        let (image, from) = (row / self.grid.rows, row % self.grid.rows);
-        (image, from, self.grid.rows.min(from + end - row))
-    }
+    chunks.push(first..segments.len());
+    chunks
 }
 
 /// Lanes of a vector.

@@ -1,5 +1,7 @@
 //! The inner loop of every convolution on the CPU: a tile of sums that stays in registers.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 /// Vectors side by side in a wide tile.
@@ -10,23 +12,21 @@ pub(super) const fn columns<S: Simd, const V: usize>() -> usize {
     V * S::F32_LANES
 }
 
-/// Rows of the largest tile of `V` vectors that the registers hold, beside `V` vectors of the right
-/// matrix and one value of the left.
+/// Rows of the largest tile of `V` vectors: its sums, `V` vectors of the right matrix and one value of the left are in
+/// vector registers, and a pointer for each row in the others.
 pub(super) const fn most_rows<S: Simd, const V: usize>() -> usize {
     // 32 registers: 16 sums, enough to cover the latency of a multiply-add. 16 registers: 12 sums.
     let sums = if S::REGISTER_COUNT >= 32 { 16 } else { 12 };
-    sums / V
+    if sums / V < MOST_ROWS { sums / V } else { MOST_ROWS }
 }
 
-/// A sum of products of `len` terms: `left[row * left_row + k * left_step] * right[k * right_step + column]`.
-#[derive(Clone, Copy)]
-pub(super) struct Product {
-    pub left: *const f32,
-    pub left_row: usize,
-    pub left_step: usize,
-    pub right: *const f32,
-    pub right_step: usize,
-    pub len: usize,
+/// Pointers that the general registers hold, beside that of the right matrix and a counter.
+const MOST_ROWS: usize = 8;
+
+/// `count` things in as few parts of at most `most` as they need, as equal as can be.
+pub(super) fn parts(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = count.div_ceil(most);
+    (0..parts).map(move |i| i * count / parts..(i + 1) * count / parts)
 }
 
 pub(super) type Sums<S, const P: usize, const V: usize> = [[<S as Simd>::f32s; V]; P];
@@ -35,30 +35,58 @@ pub(super) fn zeros<S: Simd, const P: usize, const V: usize>(simd: S) -> Sums<S,
     [[simd.splat_f32s(0.0); V]; P]
 }
 
-/// Adds a product of `P` rows and `V` vectors of columns to the sums.
+/// Adds to each row the sum over k < `len` of `left[row][k] * right[k]`, where `right` has `V` vectors for each k.
 ///
 /// # Safety
-/// Every element that [`Product`] names has to be readable, for `P` rows and `columns::<S, V>()` columns.
+/// `len` elements have to be readable from every `left`, and `len * columns::<S, V>()` from `right`.
 #[inline(always)]
-pub(super) unsafe fn add_product<S: Simd, const P: usize, const V: usize>(
+pub(super) unsafe fn add_products<S: Simd, const P: usize, const V: usize>(
     simd: S,
     mut sums: Sums<S, P, V>,
-    product: Product,
+    left: [*const f32; P],
+    right: *const f32,
+    len: usize,
 ) -> Sums<S, P, V> {
-    let Product { mut left, left_row, left_step, mut right, right_step, len } = product;
-    for _ in 0..len {
+    for k in 0..len {
         // SAFETY: the caller vouches for the elements.
         unsafe {
-            let right_now: [S::f32s; V] = load(right);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = simd.splat_f32s(*left.add(row * left_row));
-                for (sum, right) in sums.iter_mut().zip(right_now) {
+            let right: [S::f32s; V] = load(right.add(k * columns::<S, V>()));
+            for (sums, left) in sums.iter_mut().zip(left) {
+                let value = simd.splat_f32s(*left.add(k));
+                for (sum, right) in sums.iter_mut().zip(right) {
                     *sum = simd.mul_add_e_f32s(value, right, *sum);
                 }
             }
         }
-        left = left.wrapping_add(left_step);
-        right = right.wrapping_add(right_step);
+    }
+    sums
+}
+
+/// Adds to each row the sum over the offsets k of `left[k + row] * right[k]`, where `right` has `V` vectors for each.
+///
+/// # Safety
+/// `P` elements have to be readable from `left` and each of the offsets, and for each `columns::<S, V>()` from `right`.
+#[inline(always)]
+pub(super) unsafe fn add_outer_products<S: Simd, const P: usize, const V: usize>(
+    simd: S,
+    mut sums: Sums<S, P, V>,
+    left: *const f32,
+    offsets: impl Iterator<Item = isize>,
+    mut right: *const f32,
+) -> Sums<S, P, V> {
+    for offset in offsets {
+        let left = left.wrapping_offset(offset);
+        // SAFETY: the caller vouches for the elements.
+        unsafe {
+            let right: [S::f32s; V] = load(right);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let value = simd.splat_f32s(*left.add(row));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = simd.mul_add_e_f32s(value, right, *sum);
+                }
+            }
+        }
+        right = right.wrapping_add(columns::<S, V>());
     }
     sums
 }
@@ -83,7 +111,7 @@ pub(super) unsafe fn store<T: Copy, const V: usize>(to: *mut f32, values: [T; V]
     unsafe { to.cast::<[T; V]>().write_unaligned(values) }
 }
 
-/// Calls `$body` with `$rows` as a constant: the number of rows of a tile, from 1 to 16.
+/// Calls `$body` with `$rows` as a constant: the number of rows of a tile, from 1 to 8.
 macro_rules! with_rows {
     ($count:expr, $rows:ident => $body:expr) => {{
         macro_rules! arm {
@@ -100,15 +128,7 @@ macro_rules! with_rows {
             5 => arm!(5),
             6 => arm!(6),
             7 => arm!(7),
-            8 => arm!(8),
-            9 => arm!(9),
-            10 => arm!(10),
-            11 => arm!(11),
-            12 => arm!(12),
-            13 => arm!(13),
-            14 => arm!(14),
-            15 => arm!(15),
-            _ => arm!(16),
+            _ => arm!(8),
         }
     }};
 }

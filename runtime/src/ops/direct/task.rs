@@ -1,10 +1,12 @@
 //! One task of a pass: the sums of its tiles, and what is done to them before they are stored.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
-use super::{Epilogue, Pass, Segment, Strip};
+use super::{Epilogue, Pass, Pixel, Segment};
 use crate::ops::conv2d_fused::Activation;
-use crate::ops::tile::{self, Product, WIDE, add_product, columns, load, most_rows, store, with_rows};
+use crate::ops::tile::{self, WIDE, add_products, columns, load, most_rows, parts, store, with_rows};
 use crate::ops::weight::Elements;
 
 /// A pointer that tasks share: each writes elements that no other touches.
@@ -16,23 +18,37 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
+/// Memory of a thread, for one task after the other.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub input: Vec<f32>,
+    pub pixels: Vec<Pixel>,
+    /// A block of weights.
+    pub weights: Vec<f32>,
+    /// Sums of all pixels and a block's columns, between two chunks of the weights.
+    pub sums: Vec<f32>,
+}
+
 /// One task of a pass.
 pub(super) struct Work<'a> {
     pub pass: &'a Pass<'a>,
     pub segments: &'a [Segment],
+    /// Of segments, one after the other.
+    pub chunks: &'a [Range<usize>],
     pub packed: &'a Elements,
-    pub strips: &'a [Strip],
     pub input: &'a [f32],
+    pub pixels: &'a [Pixel],
     /// Blocks of output channels of every group.
-    pub blocks: std::ops::Range<usize>,
+    pub blocks: Range<usize>,
     pub wide: bool,
     pub output: Output,
 }
 
-/// Work, and memory for a block of weights.
+/// Work, and memory for it.
 pub(super) struct Task<'a> {
     pub work: &'a Work<'a>,
-    pub unpacked: &'a mut Vec<f32>,
+    pub weights: &'a mut Vec<f32>,
+    pub sums: &'a mut Vec<f32>,
 }
 
 impl WithSimd for Task<'_> {
@@ -40,84 +56,108 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { work, unpacked } = self;
-        if work.wide { work.all::<S, WIDE>(simd, unpacked) } else { work.all::<S, 1>(simd, unpacked) }
+        if self.work.wide { self.all::<S, WIDE>(simd) } else { self.all::<S, 1>(simd) }
     }
 }
 
-impl Work<'_> {
+impl Task<'_> {
     #[inline(always)]
-    fn all<S: Simd, const V: usize>(&self, simd: S, unpacked: &mut Vec<f32>) {
-        let pass = self.pass;
+    fn all<S: Simd, const V: usize>(self, simd: S) {
+        let Self { work, weights, sums } = self;
+        let pass = work.pass;
         let width = columns::<S, V>();
         let block_size = pass.taps.len() * pass.in_channels() * width;
         let blocks = pass.out_channels().div_ceil(width);
-        // Tiles of one row of the output, as equal as can be.
-        let tiles = pass.grid.columns.div_ceil(most_rows::<S, V>());
+        if work.chunks.len() > 1 {
+            sums.resize(work.pixels.len() * width, 0.0);
+        }
         for group in 0..pass.groups {
-            for block in self.blocks.clone() {
+            for block in work.blocks.clone() {
                 let start = (group * blocks + block) * block_size;
                 let first = group * pass.out_channels() + block * width;
                 let channels = first..(first + width).min((group + 1) * pass.out_channels());
-                let weights = self.packed.unpack(start..start + block_size, channels, width, unpacked);
-                for strip in self.strips {
-                    for u in strip.rows.clone() {
-                        for tile in 0..tiles {
-                            let first = tile * pass.grid.columns / tiles;
-                            let end = (tile + 1) * pass.grid.columns / tiles;
-                            let place = Place { group, block, strip, u, v: first };
-                            with_rows!(end - first, P => self.tile::<S, P, V>(simd, weights, &place));
-                        }
+                let weights = work.packed.unpack(start..start + block_size, channels.clone(), width, weights);
+                for (i, chunk) in work.chunks.iter().enumerate() {
+                    let place = Place {
+                        input: group * pass.in_channels(),
+                        channels: channels.clone(),
+                        weights,
+                        segments: &work.segments[chunk.clone()],
+                        is_first: i == 0,
+                        is_last: i + 1 == work.chunks.len(),
+                    };
+                    for tile in parts(work.pixels.len(), most_rows::<S, V>()) {
+                        with_rows!(tile.len(), P => work.tile::<S, P, V>(simd, &place, tile.start, sums));
                     }
                 }
             }
         }
     }
+}
 
-    /// Makes `P` output pixels of a row and `V` vectors of channels.
+/// What a tile of any pixels is made of.
+struct Place<'a> {
+    /// First channel of the input.
+    input: usize,
+    /// Of the output: as many as the tile is wide, or fewer.
+    channels: Range<usize>,
+    /// Those of the block.
+    weights: &'a [f32],
+    segments: &'a [Segment],
+    /// Whether sums begin with these segments, and whether they end.
+    is_first: bool,
+    is_last: bool,
+}
+
+impl Work<'_> {
+    /// Makes `P` output pixels, from the number `first` on, and `V` vectors of channels. `between` has the sums of
+    /// other segments.
     #[inline(always)]
-    fn tile<S: Simd, const P: usize, const V: usize>(&self, simd: S, weights: &[f32], place: &Place<'_>) {
-        let pass = self.pass;
+    fn tile<S: Simd, const P: usize, const V: usize>(
+        &self,
+        simd: S,
+        place: &Place<'_>,
+        first: usize,
+        between: &mut [f32],
+    ) {
         let width = columns::<S, V>();
-        let channels = pass.input_shape.channels();
-        let first_channel = place.group * pass.in_channels();
-        let here = place.strip.origin
-            + (place.u * pass.step[0] * place.strip.line) as isize
-            + (place.v * pass.step[1] * channels + first_channel) as isize;
+        let pixels: &[Pixel; P] = self.pixels[first..].first_chunk().expect("a tile of pixels there are");
         let mut sums = tile::zeros::<S, P, V>(simd);
-        for segment in self.segments {
-            let from = here + segment.row * place.strip.line as isize + segment.column * channels as isize;
-            let row = pass.step[1] * channels;
-            debug_assert!(from >= 0 && from as usize + (P - 1) * row + segment.len <= self.input.len());
-            debug_assert!(segment.start + segment.len * width <= weights.len());
-            // SAFETY: `strips` made the input reach from the first tap of the first pixel to the last tap
-            // of the last one, and `pack` made a block of weights hold every segment in whole vectors.
+        if !place.is_first {
+            let between = &between[first * width..][..P * width];
+            // SAFETY: `P` times `V` vectors.
+            sums = unsafe { load(between.as_ptr()) };
+        }
+        for segment in place.segments {
+            debug_assert!(segment.start + segment.len * width <= place.weights.len());
+            // SAFETY: `window` made the input reach from the first tap of the first pixel to the last tap of the last
+            // one, and `pack` made a block of weights hold every segment in whole vectors.
             unsafe {
-                let product = Product {
-                    left: self.input.as_ptr().offset(from),
-                    left_row: row,
-                    left_step: 1,
-                    right: weights.as_ptr().add(segment.start),
-                    right_step: width,
-                    len: segment.len,
-                };
-                sums = add_product(simd, sums, product);
+                let left = pixels.map(|pixel| {
+                    let from = pixel.input + segment.offset + place.input as isize;
+                    debug_assert!(from >= 0 && from as usize + segment.len <= self.input.len());
+                    self.input.as_ptr().offset(from)
+                });
+                let right = place.weights.as_ptr().add(segment.start);
+                sums = add_products(simd, sums, left, right, segment.len);
             }
         }
-        let [first_row, first_column] = pass.grid.first;
-        let [_, out_h, out_w, out_c] = pass.output_shape.0;
-        let p = first_row + place.u * pass.grid.stride[0];
-        let channel = place.group * pass.out_channels() + place.block * width;
-        let count = (pass.out_channels() - place.block * width).min(width);
-        for (i, sums) in sums.into_iter().enumerate() {
-            let q = first_column + (place.v + i) * pass.grid.stride[1];
-            let at = ((place.strip.image * out_h + p) * out_w + q) * out_c + channel;
-            debug_assert!(at + count <= pass.output_shape.len());
+        if !place.is_last {
+            let between = &mut between[first * width..][..P * width];
+            // SAFETY: `P` times `V` vectors.
+            unsafe { store(between.as_mut_ptr(), sums) };
+            return;
+        }
+        let epilogue = &self.pass.epilogue;
+        let (channel, count) = (place.channels.start, place.channels.len());
+        for (pixel, sums) in pixels.iter().zip(sums) {
+            let at = pixel.output + channel;
+            debug_assert!(at + count <= self.pass.output_shape.len());
             if count == width {
                 // SAFETY: `width` elements from `at` are channels of this pixel, which is in the output and in
                 // what is shaped like it, and which no other task touches.
                 unsafe {
-                    let finished = pass.epilogue.finish(simd, sums, at, channel);
+                    let finished = epilogue.finish(simd, sums, at, channel);
                     store(self.output.0.add(at), finished);
                 }
             } else {
@@ -126,22 +166,12 @@ impl Work<'_> {
                 unsafe {
                     store(values.as_mut_ptr(), sums);
                     for (j, value) in values[..count].iter().enumerate() {
-                        *self.output.0.add(at + j) = pass.epilogue.finish_one(*value, at + j, channel + j);
+                        *self.output.0.add(at + j) = epilogue.finish_one(*value, at + j, channel + j);
                     }
                 }
             }
         }
     }
-}
-
-/// Where a tile lies.
-struct Place<'a> {
-    group: usize,
-    block: usize,
-    strip: &'a Strip,
-    /// Row and first column of the grid.
-    u: usize,
-    v: usize,
 }
 
 impl Epilogue<'_> {
