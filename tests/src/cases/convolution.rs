@@ -178,6 +178,11 @@ pub const GEOMETRIES: &[Geometry] = &[
         .stride([2, 2])
         .pads([2, 1, 2, 1]),
     Geometry::new("4 to one channel", [3, 6, 9, 4], [3, 3, 4, 1]).pads([1; 4]),
+    // So many channels that the CPU sets pixels apart, takes weights in chunks and shares them out.
+    Geometry::new("256 to 40 channels", [1, 3, 5, 256], [3, 3, 256, 40]).pads([1; 4]),
+    Geometry::new("40 to 288 channels, stride 2", [2, 5, 6, 40], [3, 3, 40, 288]).stride([2, 2]).pads([1; 4]),
+    Geometry::new("2 groups of 256 channels", [1, 3, 4, 512], [3, 3, 256, 80]).pads([1; 4]).groups(2),
+    Geometry::new("1x1, 1568 to 12 channels", [1, 2, 3, 1568], [1, 1, 1568, 12]),
     Geometry::new("linear, 64 to 32", [5, 1, 1, 64], [1, 1, 64, 32]),
     Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
     Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
@@ -221,6 +226,7 @@ pub fn fused() -> Vec<Case> {
         "4 to 4 channels",
         "16 to 32 channels, stride 2, odd sizes",
         "linear, 33 to 17",
+        "256 to 40 channels",
     ];
     let activations = [
         Activation::None,
