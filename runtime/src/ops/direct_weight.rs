@@ -12,7 +12,9 @@ use rayon::prelude::*;
 use super::View;
 use super::conv2d::Conv2d;
 use super::direct::{Epilogue, Layout, Pass, Pixel};
-use super::tile::{self, WIDE, add_outer_products, columns, load, most_rows, parts, store, with_rows};
+use super::tile::{
+    self, WIDE, WIDEST, add_outer_products, columns, load, most_rows, parts, store, with_rows,
+};
 use crate::shape::Shape;
 
 /// Pixels whose input channels and gradients, a tile of each, stay in the first-level cache.
@@ -23,9 +25,6 @@ const APART: usize = 32;
 
 /// Sums of a task that stay in the second-level cache, or not far from it.
 const SUMS: usize = 128 * 1024;
-
-/// No tile is wider.
-const WIDEST: usize = 32;
 
 /// Tasks to share the work out to.
 const TASKS: usize = 16;
@@ -94,17 +93,12 @@ impl Share {
 fn shares(w: Shape, groups: usize) -> Vec<Share> {
     let of = w.channels() / groups;
     let wanted = (SUMS / (w.len() / w.channels()).max(1)).max(1);
-    let cut = |count: usize, most: usize| {
-        let parts = count.div_ceil(most).max(1);
-        let each = count.div_ceil(parts);
-        (0..count).step_by(each.max(1)).map(move |first| first..count.min(first + each))
-    };
     if groups == 1 {
-        let blocks = cut(of.div_ceil(WIDEST), (wanted / WIDEST).max(1));
+        let blocks = parts(of.div_ceil(WIDEST), (wanted / WIDEST).max(1));
         let filters = blocks.map(|blocks| blocks.start * WIDEST..of.min(blocks.end * WIDEST));
         return filters.map(|filters| Share { groups: 0..1, filters, of }).collect();
     }
-    let groups = cut(groups, (wanted / of.max(1)).max(1));
+    let groups = parts(groups, (wanted / of.max(1)).max(1));
     groups.map(|groups| Share { groups, filters: 0..of, of }).collect()
 }
 
@@ -200,8 +194,8 @@ impl Work<'_> {
                     store(at, std::array::from_fn::<_, V, _>(|v| simd.add_f32s(now[v], more[v])));
                 }
             } else {
-                let mut values = [0.0f32; 64];
-                // SAFETY: a tile is at most 64 wide.
+                let mut values = [0.0f32; WIDEST];
+                // SAFETY: no tile is wider.
                 unsafe { store(values.as_mut_ptr(), more) };
                 sums[..count].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
             }

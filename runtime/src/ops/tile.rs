@@ -7,8 +7,12 @@ use pulp::Simd;
 /// Vectors side by side in a wide tile.
 pub(super) const WIDE: usize = 2;
 
+/// Columns of the widest tile there is: vectors have at most 16 lanes.
+pub(super) const WIDEST: usize = WIDE * 16;
+
 /// Columns of a tile.
 pub(super) const fn columns<S: Simd, const V: usize>() -> usize {
+    assert!(V * S::F32_LANES <= WIDEST, "a tile is wider than any");
     V * S::F32_LANES
 }
 

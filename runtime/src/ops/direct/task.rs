@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{Epilogue, Pass, Pixel, Segment};
 use crate::ops::conv2d_fused::Activation;
-use crate::ops::tile::{self, WIDE, add_products, columns, load, most_rows, parts, store, with_rows};
+use crate::ops::tile::{self, WIDE, WIDEST, add_products, columns, load, most_rows, parts, store, with_rows};
 use crate::ops::weight::Elements;
 
 /// A pointer that tasks share: each writes elements that no other touches.
@@ -161,8 +161,8 @@ impl Work<'_> {
                     store(self.output.0.add(at), finished);
                 }
             } else {
-                let mut values = [0.0f32; 64];
-                // SAFETY: a tile is at most 64 wide; of the output only the channels there are are written.
+                let mut values = [0.0f32; WIDEST];
+                // SAFETY: no tile is wider; of the output only the channels there are are written.
                 unsafe {
                     store(values.as_mut_ptr(), sums);
                     for (j, value) in values[..count].iter().enumerate() {
