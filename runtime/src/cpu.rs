@@ -43,22 +43,46 @@ enum Kept {
     /// It was kept before the weight changed.
     Outdated,
     Weight(Arc<Elements>),
+    /// A step before this one, of this number, keeps the same.
+    Before(usize),
     /// All programs have it in common.
     Shared(Variable),
 }
 
 /// The weight that a step may keep rearranged, because it is one of `fixed` and the plan does not write it.
-fn fixed_weight(plan: &Plan, step: &Step, fixed: &[Variable]) -> Option<(Variable, Shape)> {
+fn fixed_weight(plan: &Plan, step: &Step, fixed: &[Variable]) -> Option<Variable> {
     let weight = step.inputs[step.op.weight_input()?];
     let Slot::Variable(variable) = weight.slot else { return None };
     let written = |s: &Step| s.outputs.iter().any(|o| o.slot == weight.slot);
-    (fixed.contains(&variable) && !plan.steps.iter().any(written)).then_some((variable, weight.shape))
+    (fixed.contains(&variable) && !plan.steps.iter().any(written)).then_some(variable)
+}
+
+/// For each step whose weight a program of `plan` keeps rearranged: that, and the first step with the same.
+fn kept_weights(plan: &Plan, fixed: &[Variable]) -> Vec<Option<(Variable, usize)>> {
+    // What follows a convolution does not change how its weight is arranged.
+    let same = |a: &Step, b: &Step| {
+        a.op.convolution() == b.op.convolution() && a.outputs[0].shape == b.outputs[0].shape
+    };
+    let mut kept: Vec<Option<(Variable, usize)>> = Vec::with_capacity(plan.steps.len());
+    for (i, step) in plan.steps.iter().enumerate() {
+        let weight = fixed_weight(plan, step, fixed).map(|variable| {
+            let is_before = |&j: &usize| kept[j] == Some((variable, j)) && same(&plan.steps[j], step);
+            (variable, (0..i).find(is_before).unwrap_or(i))
+        });
+        kept.push(weight);
+    }
+    kept
 }
 
 /// Bytes of the weights that a program of `plan` keeps rearranged, without the padding of small ones.
 pub(crate) fn rearranged_bytes(plan: &Plan, fixed: &[Variable]) -> u64 {
-    let weights = plan.steps.iter().filter_map(|step| fixed_weight(plan, step, fixed));
-    weights.map(|(_, shape)| shape.len() as u64 * 4).sum()
+    let bytes = |(i, kept): (usize, Option<(Variable, usize)>)| {
+        let step = &plan.steps[i];
+        let inputs: Vec<Shape> = step.inputs.iter().map(|i| i.shape).collect();
+        let (_, first) = kept?;
+        (first == i).then(|| step.op.rearranged_len(&inputs, step.outputs[0].shape) as u64 * 4)
+    };
+    kept_weights(plan, fixed).into_iter().enumerate().filter_map(bytes).sum()
 }
 
 /// Those of `made` that a program of `plan` reads as weights that it keeps rearranged, and not otherwise: from
@@ -80,16 +104,20 @@ impl CpuProgram {
     /// `fixed` are the variables that change seldom; [`CpuProgram::forget`] says when. `spent` are those of them
     /// that [`only_rearranged`] found.
     pub(crate) fn new(plan: Plan, fixed: &[Variable], spent: &[Variable], cpu: &Cpu) -> Self {
-        let keep = |step: &Step| match fixed_weight(&plan, step, fixed) {
+        let keep = |(i, weight): (usize, Option<(Variable, usize)>)| match weight {
             Some((variable, _)) if cpu.is_shared(variable) => Kept::Shared(variable),
+            Some((_, first)) if first < i => Kept::Before(first),
             Some(_) => Kept::NotYet,
             None => Kept::Nothing,
         };
-        let kept = plan.steps.iter().map(keep).collect();
+        let kept: Vec<Kept> = kept_weights(&plan, fixed).into_iter().enumerate().map(keep).collect();
         let mut after = vec![Vec::new(); plan.steps.len()];
         for &variable in spent {
-            let reads = |step: &Step| step.inputs.iter().any(|i| i.slot == Slot::Variable(variable));
-            if let Some(last) = plan.steps.iter().rposition(reads) {
+            let rearranges = |(step, kept): (&Step, &Kept)| {
+                step.inputs.iter().any(|i| i.slot == Slot::Variable(variable))
+                    && !matches!(kept, Kept::Before(_))
+            };
+            if let Some(last) = plan.steps.iter().zip(&kept).rposition(rearranges) {
                 after[last].push(variable);
             }
         }
@@ -174,15 +202,17 @@ impl Cpu {
                 self.temporaries[i].resize(len, 0.0);
             }
         }
-        for ((step, kept), spent) in plan.steps.iter().zip(&mut program.kept).zip(&program.spent) {
+        for (i, (step, spent)) in plan.steps.iter().zip(&program.spent).enumerate() {
             // A browser's threads have no clock.
             let start = self.times.is_some().then(Instant::now);
             // Outputs leave their places while the step runs, so that inputs can be borrowed.
             let mut taken: Vec<Vec<f32>> = step.outputs.iter().map(|o| self.take(o.slot)).collect();
+            let kept_by = if let Kept::Before(first) = program.kept[i] { first } else { i };
+            let kept = &mut program.kept[kept_by];
             let mut weight = match kept {
                 Kept::Weight(weight) => Some(Arc::clone(weight)),
                 Kept::Shared(variable) => self.shared[&variable.id].clone(),
-                Kept::Nothing | Kept::NotYet | Kept::Outdated => None,
+                Kept::Nothing | Kept::NotYet | Kept::Outdated | Kept::Before(_) => None,
             };
             // The weight itself may be gone once it is kept rearranged.
             let gone = if weight.is_some() { step.op.weight_input() } else { None };

@@ -19,6 +19,7 @@ mod cross_entropy;
 mod direct;
 mod direct_weight;
 mod elementwise;
+mod epilogue;
 mod fab;
 mod flatten;
 mod fold_batch_norm;
@@ -42,6 +43,7 @@ mod square_l2;
 mod tile;
 mod transpose_weight;
 mod weight;
+mod winograd;
 
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +130,11 @@ pub(crate) trait Operation {
     /// The weight as [`Operation::run_rearranged`] takes it.
     fn rearrange(&self, _inputs: &[View<'_>], _output: Shape) -> Elements {
         unreachable!("the operation has no weight")
+    }
+
+    /// Elements of the weight as [`Operation::rearrange`] makes it, without the padding of small ones.
+    fn rearranged_len(&self, inputs: &[Shape], _output: Shape) -> usize {
+        self.weight_input().map_or(0, |weight| inputs[weight].len())
     }
 
     /// The CPU twin with a weight that was rearranged before.
@@ -281,6 +288,20 @@ impl Op {
 
     pub(crate) fn weight_input(&self) -> Option<usize> {
         self.operation().weight_input()
+    }
+
+    /// The convolution that it is, but for the weight, with or without something that follows.
+    pub(crate) const fn convolution(&self) -> Option<Conv2d> {
+        match self {
+            Self::Conv2d(conv) => Some(*conv),
+            Self::FusedConv2d(fused) => Some(fused.conv),
+            Self::CompactConv2d(compact) => Some(compact.conv.conv),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn rearranged_len(&self, inputs: &[Shape], output: Shape) -> usize {
+        self.operation().rearranged_len(inputs, output)
     }
 
     pub(crate) fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Elements {

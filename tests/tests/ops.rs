@@ -37,7 +37,7 @@ fn convolution_with_compact_weights() {
 }
 
 /// What bytes and halves stand for is written out once more in the cases, and each convolution adds up the same
-/// products in the same order as with f32.
+/// products in the same order as with f32, but for those that go by tiles there.
 #[test]
 fn compact_weights_are_widened_exactly() {
     let mut cpu = Device::cpu();
@@ -55,7 +55,11 @@ fn is_widened_exactly(case: &Case, cpu: &mut Device) -> Result<(), String> {
     let mut inputs: Vec<Input> = (0..case.inputs.len()).map(given).collect();
     inputs[1] = Input::Given(op.weight, cases::compact::widened(op.format, op.weight, &values(1)));
     let full = Case::new("widened", Op::FusedConv2d(op.conv), inputs);
-    compare(&run(case, cpu)?[0].data, &run(&full, cpu)?[0].data, Tolerance::Exact)
+    let in_tiles = cases::convolution::GEOMETRIES
+        .iter()
+        .any(|g| g.in_tiles && (g.x, g.w, g.conv) == (case.inputs[0].shape(), op.weight, op.conv.conv));
+    let tolerance = if in_tiles { Tolerance::Approximate } else { Tolerance::Exact };
+    compare(&run(case, cpu)?[0].data, &run(&full, cpu)?[0].data, tolerance)
 }
 
 #[test]

@@ -129,7 +129,8 @@ fn planned(device: Device, recipe: &Recipe, limit: u64) -> Result<Room, Error> {
     let name = format!("{}, {limit} bytes, {}", recipe.name, device.name());
     let input = [3, 32, 32];
     let model = Architecture::build("resnet20", input, CLASSES, 3).expect("the architecture builds");
-    let (pixels, labels) = (vec![99; 18 * input.iter().product::<usize>()], vec![1; 18]);
+    let images = recipe.data.batch;
+    let (pixels, labels) = (vec![99; images * input.iter().product::<usize>()], vec![1; images]);
     let names = (0..CLASSES).map(|i| i.to_string()).collect();
     let train = Dataset::from_pixels("grey", input, names, pixels, labels).expect("the images fit");
     let mut device = device;
@@ -171,12 +172,12 @@ fn a_limit_is_kept(device: fn() -> Device, names: &[&str]) {
     }
 }
 
-/// The statistics of one image would say little: of 18, parts of at least four have five.
+/// The statistics of one image would say little: of 90, parts of at least four have five.
 #[test]
 fn batch_statistics_are_of_several_images() {
     for (mode, words) in [("train", "on 5 images at once"), ("frozen", "on one image after the other")] {
         let mode = format!("batchnorm.mode={mode}");
-        let recipe = recipe("aft", &["data.batch=18", "data.augment=none", "epochs=1", &mode]);
+        let recipe = recipe("aft", &["data.batch=90", "data.augment=none", "epochs=1", &mode]);
         let message = planned(Device::cpu(), &recipe, 1 << 20).expect_err("it is not enough").to_string();
         assert!(message.contains(words), "{message}");
     }

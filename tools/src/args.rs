@@ -342,7 +342,9 @@ Examples:
   adamant bench model.onnx --batch 16 --layers
   adamant bench --workload pgd10_adversarial_step --batch 32 --scaling
 
-Results are checked against the CPU executor before anything is timed.")]
+Results are checked against the CPU executor before anything is timed.
+GFLOP/s are what an operation takes by its definition: the executor cpu does fewer multiplications for some
+convolutions (Winograd's), so that these may lie above what a processor can do.")]
 pub struct BenchArgs {
     /// ONNX file, .adamant package or run directory, instead of --arch
     #[arg(conflicts_with_all = ["arch", "size"])]

@@ -74,11 +74,15 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
         }
     }
     let Some((mut parts, mut found)) = fits else {
-        let images = batch.div_ceil(most_parts);
-        let least = least(|limit| rehearsed(images, limit))?;
+        // Parts are of two sizes, and the programs for both may take more than that for the whole batch.
+        let fewest = batch.div_ceil(most_parts);
+        let of_parts = least(|limit| rehearsed(fewest, limit))?;
+        let of_whole = least(|limit| rehearsed(batch, limit))?;
+        let (images, least) = if of_whole < of_parts { (batch, of_whole) } else { (fewest, of_parts) };
         let at_once = match images {
             1 => "one image after the other".to_owned(),
-            n => format!("{n} images at once, the fewest for the statistics of BatchNorm"),
+            n if n == fewest => format!("{n} images at once, the fewest for the statistics of BatchNorm"),
+            n => format!("a whole batch of {n} images"),
         };
         return Err(Error::Limit(format!(
             "the memory limit is {}; training on {at_once}, with every activation computed again, takes {}; raise \

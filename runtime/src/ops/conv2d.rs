@@ -189,6 +189,10 @@ impl Operation for Conv2d {
         FusedConv2d::plain(*self, inputs.len() == 3).rearrange(inputs, output)
     }
 
+    fn rearranged_len(&self, inputs: &[Shape], output: Shape) -> usize {
+        FusedConv2d::plain(*self, inputs.len() == 3).rearranged_len(inputs, output)
+    }
+
     fn run_rearranged(&self, inputs: &[View<'_>], weight: &Elements, outputs: &mut [ViewMut<'_>]) {
         FusedConv2d::plain(*self, inputs.len() == 3).run_rearranged(inputs, weight, outputs);
     }

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::conv2d::{Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
 use super::conv2d_kernels::Kernels;
-use super::direct::{Epilogue, Pass};
+use super::direct::Pass;
+use super::epilogue::Epilogue;
 use super::launch::{Argument, Kernel, Launch};
 use super::weight::{Elements, WeightFormat};
+use super::winograd::{self, Winograd};
 use super::{Operation, View, ViewMut, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -122,6 +124,11 @@ impl FusedConv2d {
 
     /// What the CPU twin does, for a weight of shape `w`.
     pub(super) fn pass<'a>(&self, inputs: &[View<'a>], w: Shape, y: Shape) -> Pass<'a> {
+        let (x, epilogue) = self.cpu_inputs(inputs);
+        Pass::forward(&self.conv, x, w, y, epilogue)
+    }
+
+    fn cpu_inputs<'a>(&self, inputs: &[View<'a>]) -> (View<'a>, Epilogue<'a>) {
         let Inputs { x, bias, residual, mask, .. } =
             self.inputs(inputs).expect("output_shapes checked the inputs");
         let epilogue = Epilogue {
@@ -130,7 +137,7 @@ impl FusedConv2d {
             activation: self.activation,
             mask: mask.map(|v| v.data),
         };
-        Pass::forward(&self.conv, x, w, y, epilogue)
+        (x, epilogue)
     }
 
     /// The launch for a weight that lies in memory as `format`. `inputs` are as if it were f32.
@@ -219,8 +226,8 @@ impl Operation for FusedConv2d {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let pass = self.pass(inputs, inputs[1].shape, outputs[0].shape);
-        pass.run(&Elements::F32(pass.pack(inputs[1].data)), outputs[0].data);
+        let weight = self.rearrange(inputs, outputs[0].shape);
+        self.run_rearranged(inputs, &weight, outputs);
     }
 
     fn weight_input(&self) -> Option<usize> {
@@ -228,11 +235,28 @@ impl Operation for FusedConv2d {
     }
 
     fn rearrange(&self, inputs: &[View<'_>], output: Shape) -> Elements {
-        Elements::F32(self.pass(inputs, inputs[1].shape, output).pack(inputs[1].data))
+        let w = inputs[1];
+        Elements::F32(if winograd::applies(&self.conv, w.shape, output) {
+            winograd::transform_weight(w.shape, w.data)
+        } else {
+            self.pass(inputs, w.shape, output).pack(w.data)
+        })
+    }
+
+    fn rearranged_len(&self, inputs: &[Shape], output: Shape) -> usize {
+        let w = inputs[1];
+        if winograd::applies(&self.conv, w, output) { winograd::transformed_len(w) } else { w.len() }
     }
 
     fn run_rearranged(&self, inputs: &[View<'_>], weight: &Elements, outputs: &mut [ViewMut<'_>]) {
-        self.pass(inputs, inputs[1].shape, outputs[0].shape).run(weight, outputs[0].data);
+        let (w, y) = (inputs[1].shape, outputs[0].shape);
+        if winograd::applies(&self.conv, w, y) {
+            let Elements::F32(weight) = weight else { unreachable!("`rearrange` made f32") };
+            let (x, epilogue) = self.cpu_inputs(inputs);
+            Winograd::new(&self.conv, x, y, epilogue).run(weight, outputs[0].data);
+        } else {
+            self.pass(inputs, w, y).run(weight, outputs[0].data);
+        }
     }
 
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

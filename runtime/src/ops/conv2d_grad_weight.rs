@@ -11,7 +11,7 @@ use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by
 use super::direct_weight;
 use super::launch::{Argument, Kernel, Launch};
 use super::reduce::add_parts;
-use super::{Operation, View, ViewMut, arity, same};
+use super::{Operation, View, ViewMut, arity, same, winograd};
 use crate::plan::Limits;
 use crate::shape::Shape;
 
@@ -178,7 +178,13 @@ impl Operation for Conv2dGradWeight {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        direct_weight::gradient(&self.conv, inputs[0], inputs[1], self.weight, outputs[0].data);
+        let (x, dy) = (inputs[0], inputs[1]);
+        let gradient = if winograd::applies(&self.conv, self.weight, dy.shape) {
+            winograd::gradient
+        } else {
+            direct_weight::gradient
+        };
+        gradient(&self.conv, x, dy, self.weight, outputs[0].data);
     }
 
     fn flops(&self, inputs: &[Shape], _outputs: &[Shape]) -> u64 {

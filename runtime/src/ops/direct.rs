@@ -12,12 +12,12 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::task::{Output, Scratch, Task, Work};
+use self::task::{Scratch, Task, Work};
 pub(super) use self::window::{Layout, Pixel};
 use super::View;
 use super::conv2d::Conv2d;
-use super::conv2d_fused::Activation;
-use super::tile::WIDE;
+use super::epilogue::Epilogue;
+use super::tile::{Output, WIDE};
 use super::weight::Elements;
 use crate::shape::Shape;
 
@@ -46,20 +46,6 @@ pub(super) struct Weight {
     pub shape: Shape,
     /// Whether the pass goes backwards: from output channels to input channels.
     pub backwards: bool,
-}
-
-/// What is done to the sums before they are stored. Slices are shaped like the output.
-#[derive(Clone, Copy)]
-pub(super) struct Epilogue<'a> {
-    pub bias: Option<&'a [f32]>,
-    pub residual: Option<&'a [f32]>,
-    pub activation: Activation,
-    pub mask: Option<&'a [f32]>,
-}
-
-impl Epilogue<'_> {
-    pub(super) const NONE: Self =
-        Self { bias: None, residual: None, activation: Activation::None, mask: None };
 }
 
 pub(super) struct Pass<'a> {

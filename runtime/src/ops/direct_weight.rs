@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use super::View;
 use super::conv2d::Conv2d;
-use super::direct::{Epilogue, Layout, Pass, Pixel};
+use super::direct::{Layout, Pass, Pixel};
+use super::epilogue::Epilogue;
 use super::tile::{
     self, WIDE, WIDEST, add_outer_products, columns, load, most_rows, parts, store, with_rows,
 };

@@ -51,19 +51,43 @@ pub(super) unsafe fn add_products<S: Simd, const P: usize, const V: usize>(
     right: *const f32,
     len: usize,
 ) -> Sums<S, P, V> {
-    for k in 0..len {
-        // SAFETY: the caller vouches for the elements.
-        unsafe {
-            let right: [S::f32s; V] = load(right.add(k * columns::<S, V>()));
-            for (sums, left) in sums.iter_mut().zip(left) {
-                let value = simd.splat_f32s(*left.add(k));
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = simd.mul_add_e_f32s(value, right, *sum);
-                }
+    const AT_ONCE: usize = 4;
+    let whole = len / AT_ONCE * AT_ONCE;
+    for k in (0..whole).step_by(AT_ONCE) {
+        for i in 0..AT_ONCE {
+            // SAFETY: the caller vouches for the elements.
+            unsafe { add_product(simd, &mut sums, left, right, k + i) };
+        }
+    }
+    for k in whole..len {
+        // SAFETY: as above.
+        unsafe { add_product(simd, &mut sums, left, right, k) };
+    }
+    sums
+}
+
+/// Adds `left[row][k] * right[k]` to each row.
+///
+/// # Safety
+/// The element `k` has to be readable from every `left`, and `V` vectors from `right`, `k` times as many further on.
+#[inline(always)]
+unsafe fn add_product<S: Simd, const P: usize, const V: usize>(
+    simd: S,
+    sums: &mut Sums<S, P, V>,
+    left: [*const f32; P],
+    right: *const f32,
+    k: usize,
+) {
+    // SAFETY: the caller vouches for the elements.
+    unsafe {
+        let right: [S::f32s; V] = load(right.add(k * columns::<S, V>()));
+        for (sums, left) in sums.iter_mut().zip(left) {
+            let value = simd.splat_f32s(*left.add(k));
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = simd.mul_add_e_f32s(value, right, *sum);
             }
         }
     }
-    sums
 }
 
 /// Adds to each row the sum over the offsets k of `left[k + row] * right[k]`, where `right` has `V` vectors for each.
@@ -114,6 +138,15 @@ pub(super) unsafe fn store<T: Copy, const V: usize>(to: *mut f32, values: [T; V]
     // SAFETY: the caller vouches for the elements.
     unsafe { to.cast::<[T; V]>().write_unaligned(values) }
 }
+
+/// A pointer that tasks share: each writes elements that no other touches.
+#[derive(Clone, Copy)]
+pub(super) struct Output(pub *mut f32);
+
+// SAFETY: tasks write disjoint elements, and the slice outlives them all.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
 
 /// Calls `$body` with `$rows` as a constant: the number of rows of a tile, from 1 to 8.
 macro_rules! with_rows {

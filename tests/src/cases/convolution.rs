@@ -16,12 +16,19 @@ pub struct Geometry {
     /// Kernel height, kernel width, input channels of a group, output channels.
     pub w: Shape,
     pub conv: Conv2d,
+    /// Whether the CPU adds up other products than those of the definition: Winograd's, of tiles of 2x2 outputs.
+    pub in_tiles: bool,
 }
 
 impl Geometry {
     /// Stride 1, no padding, one group.
     const fn new(name: &'static str, x: [usize; 4], w: [usize; 4]) -> Self {
-        Self { name, x: Shape(x), w: Shape(w), conv: Conv2d::LINEAR }
+        Self { name, x: Shape(x), w: Shape(w), conv: Conv2d::LINEAR, in_tiles: false }
+    }
+
+    const fn in_tiles(mut self) -> Self {
+        self.in_tiles = true;
+        self
     }
 
     const fn stride(mut self, stride: [usize; 2]) -> Self {
@@ -183,6 +190,20 @@ pub const GEOMETRIES: &[Geometry] = &[
     Geometry::new("40 to 288 channels, stride 2", [2, 5, 6, 40], [3, 3, 40, 288]).stride([2, 2]).pads([1; 4]),
     Geometry::new("2 groups of 256 channels", [1, 3, 4, 512], [3, 3, 256, 80]).pads([1; 4]).groups(2),
     Geometry::new("1x1, 1568 to 12 channels", [1, 2, 3, 1568], [1, 1, 1568, 12]),
+    // Tiles: rows and columns left over, every padding, more than one task and panel of
+    // output channels, a last block of fewer.
+    Geometry::new("32 to 32 channels, 9x11, 5 images", [5, 9, 11, 32], [3, 3, 32, 32])
+        .pads([1; 4])
+        .in_tiles(),
+    Geometry::new("32 to 48 channels, 8x8", [2, 8, 8, 32], [3, 3, 32, 48]).pads([1; 4]).in_tiles(),
+    Geometry::new("48 to 80 channels, 11x12 without padding", [2, 11, 12, 48], [3, 3, 48, 80]).in_tiles(),
+    Geometry::new("80 to 32 channels, 7x10, asymmetric", [1, 7, 10, 80], [3, 3, 80, 32])
+        .pads([2, 0, 1, 2])
+        .in_tiles(),
+    Geometry::new("32 to 144 channels, more padding", [1, 5, 9, 32], [3, 3, 32, 144])
+        .pads([4, 3, 2, 5])
+        .in_tiles(),
+    Geometry::new("256 to 32 channels, 8x9", [1, 8, 9, 256], [3, 3, 256, 32]).pads([1; 4]).in_tiles(),
     Geometry::new("linear, 64 to 32", [5, 1, 1, 64], [1, 1, 64, 32]),
     Geometry::new("linear, 1000 classes", [3, 1, 1, 64], [1, 1, 64, 1000]),
     Geometry::new("linear, 10 classes", [128, 1, 1, 64], [1, 1, 64, 10]),
@@ -227,6 +248,7 @@ pub fn fused() -> Vec<Case> {
         "16 to 32 channels, stride 2, odd sizes",
         "linear, 33 to 17",
         "256 to 40 channels",
+        "32 to 32 channels, 9x11, 5 images",
     ];
     let activations = [
         Activation::None,

@@ -4,19 +4,11 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{Epilogue, Pass, Pixel, Segment};
-use crate::ops::conv2d_fused::Activation;
-use crate::ops::tile::{self, WIDE, WIDEST, add_products, columns, load, most_rows, parts, store, with_rows};
+use super::{Pass, Pixel, Segment};
+use crate::ops::tile::{
+    self, Output, WIDE, WIDEST, add_products, columns, load, most_rows, parts, store, with_rows,
+};
 use crate::ops::weight::Elements;
-
-/// A pointer that tasks share: each writes elements that no other touches.
-#[derive(Clone, Copy)]
-pub(super) struct Output(pub *mut f32);
-
-// SAFETY: tasks write disjoint elements, and the slice outlives them all.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
 
 /// Memory of a thread, for one task after the other.
 #[derive(Default)]
@@ -169,65 +161,6 @@ impl Work<'_> {
                         *self.output.0.add(at + j) = epilogue.finish_one(*value, at + j, channel + j);
                     }
                 }
-            }
-        }
-    }
-}
-
-impl Epilogue<'_> {
-    /// # Safety
-    /// `V` vectors have to be readable from `at` in residual and mask, and from `channel` in the bias.
-    #[inline(always)]
-    unsafe fn finish<S: Simd, const V: usize>(
-        &self,
-        simd: S,
-        mut values: [S::f32s; V],
-        at: usize,
-        channel: usize,
-    ) -> [S::f32s; V] {
-        let zero = simd.splat_f32s(0.0);
-        // SAFETY: the caller vouches for the elements.
-        let read = |from: &[f32], at: usize| -> [S::f32s; V] { unsafe { load(from.as_ptr().add(at)) } };
-        for (from, at) in [(self.bias, channel), (self.residual, at)] {
-            let Some(from) = from else { continue };
-            for (value, term) in values.iter_mut().zip(read(from, at)) {
-                *value = simd.add_f32s(*value, term);
-            }
-        }
-        match self.activation {
-            Activation::None => {}
-            Activation::Relu { max } => {
-                let max = simd.splat_f32s(max);
-                for value in &mut values {
-                    // Two selections, so that NaN stays what it is.
-                    let low = simd.select_f32s(simd.less_than_f32s(*value, zero), zero, *value);
-                    *value = simd.select_f32s(simd.less_than_f32s(max, low), max, low);
-                }
-            }
-            Activation::ReluGrad { max } => {
-                let max = simd.splat_f32s(max);
-                let masks = self.mask.map_or([zero; V], |mask| read(mask, at));
-                for (value, mask) in values.iter_mut().zip(masks) {
-                    let passes =
-                        simd.and_m32s(simd.less_than_f32s(zero, mask), simd.less_than_f32s(mask, max));
-                    *value = simd.select_f32s(passes, *value, zero);
-                }
-            }
-        }
-        values
-    }
-
-    fn finish_one(&self, value: f32, at: usize, channel: usize) -> f32 {
-        let y = value + self.bias.map_or(0.0, |b| b[channel]) + self.residual.map_or(0.0, |r| r[at]);
-        match self.activation {
-            Activation::None => y,
-            Activation::Relu { max } => {
-                let low = if y < 0.0 { 0.0 } else { y };
-                if max < low { max } else { low }
-            }
-            Activation::ReluGrad { max } => {
-                let mask = self.mask.map_or(0.0, |m| m[at]);
-                if mask > 0.0 && mask < max { y } else { 0.0 }
             }
         }
     }
