@@ -120,13 +120,13 @@ impl WithSimd for TransformWeight<'_> {
                     let [g] = unsafe { load(weight.as_ptr().add(tap * ins * outs + at)) };
                     g
                 };
-                let rows: [[S::f32s; 4]; 3] = std::array::from_fn(|s| expand([g(s), g(3 + s), g(6 + s)]));
-                for r in 0..4 {
-                    for (s, value) in expand([rows[0][r], rows[1][r], rows[2][r]]).into_iter().enumerate() {
-                        let to = ((4 * r + s) * ins + c) * width + lane;
-                        // SAFETY: `out` has a row of `width` elements for each position and input channel.
-                        unsafe { store(out.as_mut_ptr().add(to), [value]) };
-                    }
+                let columns: [[S::f32s; 4]; 3] = std::array::from_fn(|s| expand([g(s), g(3 + s), g(6 + s)]));
+                let rows: [[S::f32s; 4]; 4] =
+                    std::array::from_fn(|r| expand(std::array::from_fn(|s| columns[s][r])));
+                for (position, value) in rows.into_iter().flatten().enumerate() {
+                    let to = (position * ins + c) * width + lane;
+                    // SAFETY: `out` has a row of `width` elements for each position and input channel.
+                    unsafe { store(out.as_mut_ptr().add(to), [value]) };
                 }
             }
         }
@@ -269,9 +269,9 @@ impl Winograd<'_> {
                 m
             }))
         });
-        for r in 0..2.min(height - place.row) {
-            let values = reduce([columns[0][r], columns[1][r], columns[2][r], columns[3][r]]);
-            for (s, value) in values.into_iter().enumerate().take(width - place.column) {
+        let rows: [[S::f32s; 2]; 2] = std::array::from_fn(|r| reduce(std::array::from_fn(|s| columns[s][r])));
+        for (r, row) in rows.into_iter().enumerate().take(height - place.row) {
+            for (s, value) in row.into_iter().enumerate().take(width - place.column) {
                 let pixel = (place.image * height + place.row + r) * width + place.column + s;
                 let at = pixel * outs + channel;
                 // SAFETY: a vector of channels of a pixel of the output, which no other task touches.
@@ -314,12 +314,10 @@ unsafe fn transform_input<S: Simd>(
                 value
             }))
         });
-        for r in 0..4 {
-            let row = spread([columns[0][r], columns[1][r], columns[2][r], columns[3][r]]);
-            for (s, value) in row.into_iter().enumerate() {
-                // SAFETY: a vector of the channels of each position, see above.
-                unsafe { store(to.as_mut_ptr().add((4 * r + s) * distance + c), [value]) };
-            }
+        let rows: [[S::f32s; 4]; 4] = std::array::from_fn(|r| spread(std::array::from_fn(|s| columns[s][r])));
+        for (position, value) in rows.into_iter().flatten().enumerate() {
+            // SAFETY: a vector of the channels of each position, see above.
+            unsafe { store(to.as_mut_ptr().add(position * distance + c), [value]) };
         }
     }
 }
