@@ -74,21 +74,30 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
         }
     }
     let Some((mut parts, mut found)) = fits else {
-        // Parts are of two sizes, and the programs for both may take more than that for the whole batch.
         let fewest = batch.div_ceil(most_parts);
-        let of_parts = least(|limit| rehearsed(fewest, limit))?;
-        let of_whole = least(|limit| rehearsed(batch, limit))?;
-        let (images, least) = if of_whole < of_parts { (batch, of_whole) } else { (fewest, of_parts) };
+        let mut images = fewest;
+        let mut least_bytes = least(|limit| rehearsed(fewest, limit))?;
+        if !batch.is_multiple_of(fewest) {
+            // The last part is smaller, and has programs of its own: larger parts of one size may take less.
+            let even = (fewest..=batch).find(|&images| batch.is_multiple_of(images)).unwrap_or(batch);
+            if let Some(room) = within(batch / even)? {
+                return Ok(room);
+            }
+            let bytes = least(|limit| rehearsed(even, limit))?;
+            if bytes < least_bytes {
+                (images, least_bytes) = (even, bytes);
+            }
+        }
         let at_once = match images {
             1 => "one image after the other".to_owned(),
             n if n == fewest => format!("{n} images at once, the fewest for the statistics of BatchNorm"),
-            n => format!("a whole batch of {n} images"),
+            n => format!("{n} images at once"),
         };
         return Err(Error::Limit(format!(
             "the memory limit is {}; training on {at_once}, with every activation computed again, takes {}; raise \
              --memory-limit",
             mebibytes(limit),
-            mebibytes(least)
+            mebibytes(least_bytes)
         )));
     };
     while parts - too_few > 1 {

@@ -17,9 +17,7 @@ pub(super) struct Epilogue<'a> {
 impl Epilogue<'_> {
     pub(super) const NONE: Self =
         Self { bias: None, residual: None, activation: Activation::None, mask: None };
-}
 
-impl Epilogue<'_> {
     /// The values to store for sums of `V` vectors, the first of which is the element `at` of the output.
     ///
     /// # Safety

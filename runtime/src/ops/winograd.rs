@@ -17,7 +17,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::tiles::{Inputs, Place, Tiles, pitch};
+use self::tiles::{Inputs, Place, Tiles, pitch, spread};
 pub(super) use self::weight::gradient;
 use super::View;
 use super::conv2d::Conv2d;
@@ -297,24 +297,17 @@ unsafe fn transform_input<S: Simd>(
     distance: usize,
 ) {
     assert!((POSITIONS - 1) * distance + ins <= to.len());
-    // (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
-    let spread = |d: [S::f32s; 4]| {
-        [
-            simd.sub_f32s(d[0], d[2]),
-            simd.add_f32s(d[1], d[2]),
-            simd.sub_f32s(d[2], d[1]),
-            simd.sub_f32s(d[1], d[3]),
-        ]
-    };
     for c in (0..ins).step_by(S::F32_LANES) {
         let columns: [[S::f32s; 4]; 4] = std::array::from_fn(|s| {
-            spread(std::array::from_fn(|r| {
+            let column = std::array::from_fn(|r| {
                 // SAFETY: the caller vouches for the channels.
                 let [value] = unsafe { load(pixel(r, s).add(c)) };
                 value
-            }))
+            });
+            spread(simd, column)
         });
-        let rows: [[S::f32s; 4]; 4] = std::array::from_fn(|r| spread(std::array::from_fn(|s| columns[s][r])));
+        let rows: [[S::f32s; 4]; 4] =
+            std::array::from_fn(|r| spread(simd, std::array::from_fn(|s| columns[s][r])));
         for (position, value) in rows.into_iter().flatten().enumerate() {
             // SAFETY: a vector of the channels of each position, see above.
             unsafe { store(to.as_mut_ptr().add(position * distance + c), [value]) };

@@ -1,5 +1,7 @@
 //! The tiles of a batch: 2x2 outputs each, and the 4x4 inputs that they come from.
 
+use pulp::Simd;
+
 use crate::ops::View;
 use crate::ops::conv2d::Conv2d;
 use crate::shape::Shape;
@@ -35,6 +37,17 @@ const LINE: usize = 16;
 /// come in whole ones. A cache has places for few lines whose addresses differ by a large power of two.
 pub(super) const fn pitch(channels: usize) -> usize {
     if channels.is_multiple_of(2 * LINE) { channels + LINE } else { channels }
+}
+
+/// B' d, of one column: (d0 - d2, d1 + d2, d2 - d1, d1 - d3).
+#[inline(always)]
+pub(super) fn spread<S: Simd>(simd: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
+    [
+        simd.sub_f32s(d[0], d[2]),
+        simd.add_f32s(d[1], d[2]),
+        simd.sub_f32s(d[2], d[1]),
+        simd.sub_f32s(d[1], d[3]),
+    ]
 }
 
 impl<'a> Tiles<'a> {

@@ -11,7 +11,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::POSITIONS;
-use super::tiles::{Inputs, Place, Tiles, pitch};
+use super::tiles::{Inputs, Place, Tiles, pitch, spread};
 use crate::ops::View;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::tile::{self, WIDE, add_outer_products, columns, load, most_rows, parts, store, with_rows};
@@ -204,13 +204,7 @@ unsafe fn transform_input<S: Simd>(
             value
         };
         let d: [S::f32s; 4] = std::array::from_fn(|s| simd.mul_add_e_f32s(sign, at(other, s), at(one, s)));
-        let values = [
-            simd.sub_f32s(d[0], d[2]),
-            simd.add_f32s(d[1], d[2]),
-            simd.sub_f32s(d[2], d[1]),
-            simd.sub_f32s(d[1], d[3]),
-        ];
-        for (s, value) in values.into_iter().enumerate() {
+        for (s, value) in spread(simd, d).into_iter().enumerate() {
             // SAFETY: a vector of the channels of each position, see above.
             unsafe { store(to.as_mut_ptr().add(s * distance + c), [value]) };
         }
