@@ -286,9 +286,53 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use crate::architectures::Architecture;
-    use crate::device::Device;
+    use crate::device::{Device, Program};
+    use crate::graph::Graph;
     use crate::model::Model;
+    use crate::ops::{Conv2d, Copy, Op};
     use crate::session::{Images, Session};
+    use crate::shape::Shape;
+
+    /// Two convolutions of one kind keep a weight once, and one of another kind for itself, also when it changes.
+    #[test]
+    fn convolutions_that_arrange_a_weight_alike_keep_it_once() {
+        let mut device = Device::cpu();
+        let (x_shape, w_shape) = (Shape([1, 8, 8, 32]), Shape([3, 3, 32, 32]));
+        let values =
+            |len: usize| -> Vec<f32> { (0..len).map(|i| (i * 7919 % 1009) as f32 / 504.0).collect() };
+        let x = device.variable_from(&values(x_shape.len())).expect("it fits");
+        let w = device.variable_from(&values(w_shape.len())).expect("it fits");
+        let one = Conv2d { pads: [1; 4], ..Conv2d::LINEAR };
+        let two = Conv2d { stride: [2, 2], ..one };
+        let mut graph = Graph::new();
+        let (xs, ws) = (graph.variable(x, x_shape), graph.variable(w, w_shape));
+        let mut outputs = Vec::new();
+        for conv in [one, two, one, two] {
+            let y = graph.add(Op::Conv2d(conv), &[xs, ws]).expect("the shapes fit");
+            let variable = device.variable(graph.shape(y).len()).expect("it fits");
+            let target = graph.variable(variable, graph.shape(y));
+            graph.update(Op::Copy(Copy), &[y], &[target]).expect("the shapes fit");
+            outputs.push(variable);
+        }
+        let mut plain = device.compile(&graph).expect("it fits");
+        let mut keeping = device.compile_with(&graph, &[w]).expect("it fits");
+        device.run(&mut plain).expect("it runs");
+        let without = device.allocated_bytes();
+        for factor in [1.0, 0.5] {
+            device.write(w, &values(w_shape.len()).iter().map(|w| w * factor).collect::<Vec<f32>>());
+            let run = |program: &mut Program, device: &mut Device| {
+                device.run(program).expect("it runs");
+                outputs.iter().map(|&y| device.read(y).expect("it is there")).collect::<Vec<_>>()
+            };
+            let expected = run(&mut plain, &mut device);
+            assert_ne!(expected[0], vec![0.0; expected[0].len()]);
+            // Once to arrange it, once as it is kept.
+            assert_eq!(run(&mut keeping, &mut device), expected, "times {factor}");
+            assert_eq!(run(&mut keeping, &mut device), expected, "times {factor}, again");
+        }
+        // Winograd's 16 elements for the first kind, 9 for the other.
+        assert_eq!(device.allocated_bytes() - without, (16 + 9) * 32 * 32 * 4);
+    }
 
     /// Folded weights are there once, rearranged, and come back when the weights change.
     #[test]
