@@ -14,7 +14,7 @@ use crate::gpu::{Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
 use crate::plan::{Limits, Plan, Slot};
 use crate::prologue::{Split, split};
-use crate::recompute::{Wanted, mebibytes, plan_within};
+use crate::recompute::{Wanted, binary_size, plan_within};
 #[cfg(feature = "gpu")]
 use crate::tune::Tuner;
 
@@ -229,7 +229,7 @@ impl Device {
             return Err(Error::Limit(format!(
                 "the memory limit is {}; weights and images alone take more than that; raise --memory-limit \
                  or take a smaller --batch",
-                mebibytes(limit)
+                binary_size(limit)
             )));
         }
         let variable = match &mut self.executor {

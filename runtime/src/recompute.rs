@@ -78,15 +78,16 @@ pub(crate) fn plan_within(
         Error::Limit(format!(
             "the memory limit is {}, and a batch takes {} even where every activation is computed again; \
              raise --memory-limit or take a smaller --batch",
-            mebibytes(limit),
-            mebibytes(least)
+            binary_size(limit),
+            binary_size(least)
         ))
     })
 }
 
-/// `12.3 MiB`, rounded up: a limit of so much is enough.
-pub(crate) fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", (bytes as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0)
+/// `12.3 MiB`, or KiB where it is less than one, rounded up: a limit of so much is enough.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    let (unit, name) = if bytes < 1 << 20 { (1 << 10, "KiB") } else { (1 << 20, "MiB") };
+    format!("{:.1} {name}", (bytes as f64 / f64::from(unit) * 10.0).ceil() / 10.0)
 }
 
 /// A graph seen as a forward pass and what comes after it.
@@ -260,6 +261,19 @@ mod tests {
     use crate::random::{Purpose, Stream};
     use crate::session::{Images, ModelGraph, Session};
     use crate::shape::{Shape, Tensor};
+
+    #[test]
+    fn sizes_are_rounded_up() {
+        for (bytes, shown) in [
+            (1, "0.1 KiB"),
+            (1 << 10, "1.0 KiB"),
+            (800 << 10, "800.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            ((1 << 20) + 1, "1.1 MiB"),
+        ] {
+            assert_eq!(binary_size(bytes), shown);
+        }
+    }
 
     const IMAGES: usize = 32;
 

@@ -404,6 +404,7 @@ mod tests {
             message("attack.stepz=3").contains("did you mean 'attack.step'")
                 || message("attack.stepz=3").contains("'attack.steps'")
         );
+        assert!(message("attack=3").contains("'attack' is a table: set a key in it, such as attack.kind"));
         assert!(message("attack.eps=8").contains("8/255"));
         assert!(message("attack.kind=none").contains("needs an attack"));
         assert!(message("schedule.kind=slow").contains("slow-start-fast-decay"));

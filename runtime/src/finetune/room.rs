@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::recompute::mebibytes;
+use crate::recompute::binary_size;
 use crate::session::Session;
 
 /// The fewest images whose statistics BatchNorm in training mode is given, where memory decides: those of one image
@@ -57,8 +57,8 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
         let least = least(|limit| rehearsed(batch, limit))?;
         return Err(Error::Limit(format!(
             "the memory limit is {}, and a batch of {batch} takes {}: {why}",
-            mebibytes(limit),
-            mebibytes(least)
+            binary_size(limit),
+            binary_size(least)
         )));
     }
     let counts = model.network.has_batch_norm() && recipe.batchnorm.mode == BatchNormTraining::Train;
@@ -96,8 +96,8 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
         return Err(Error::Limit(format!(
             "the memory limit is {}; training on {at_once}, with every activation computed again, takes {}; raise \
              --memory-limit",
-            mebibytes(limit),
-            mebibytes(least_bytes)
+            binary_size(limit),
+            binary_size(least_bytes)
         )));
     };
     while parts - too_few > 1 {

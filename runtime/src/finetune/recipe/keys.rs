@@ -91,7 +91,13 @@ pub(super) fn known_keys(table: &toml::Table) -> Result<(), String> {
     for (outer, value) in table {
         let found: Vec<String> = match value {
             toml::Value::Table(inner) => inner.keys().map(|k| format!("{outer}.{k}")).collect(),
-            _ => vec![outer.clone()],
+            _ => {
+                let inside = |key: &&&str| key.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+                if let Some(example) = KEYS.iter().find(inside) {
+                    return Err(format!("'{outer}' is a table: set a key in it, such as {example}"));
+                }
+                vec![outer.clone()]
+            }
         };
         for key in found {
             if !KEYS.contains(&key.as_str()) {
