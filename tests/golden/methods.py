@@ -369,6 +369,41 @@ def lbgat(beta):
     return training(method, partner)
 
 
+def guided():
+    """Pooled features held near those of the start, by an attack that raises half of that term, too."""
+    teacher, weight = start().eval(), 20.0
+
+    def features(net, x):
+        x = net.layer2(net.layer1(F.relu(net.bn1(net.conv1(x)))))
+        return torch.flatten(net.pool(x), 1)
+
+    def method(net, opt, x, y, epoch, number, indices):
+        target = features(teacher, x).detach()
+
+        def terms(images):
+            found = features(net, images)
+            return losses_of(y)(net.fc(found)), weight * (1 - F.cosine_similarity(found, target).abs())
+
+        def attack(part):
+            now = random_start(x, EPS, epoch, indices)
+            for _ in range(STEPS):
+                now.requires_grad_()
+                loss, distance = terms(now)
+                (grad,) = torch.autograd.grad((loss + part * distance).sum(), now)
+                now = project(now.detach() + STEP * grad.sign(), x, EPS)
+            return now
+
+        net.eval()
+        adv = attack(0.5)
+        # Another one than without the guide.
+        assert (adv - attack(0.0)).abs().max() > STEP / 2
+        net.train()
+        loss, distance = terms(adv)
+        descend(opt, (loss + distance).mean())
+
+    return training(method)
+
+
 def statistics(net, x):
     """Sets the running statistics of BatchNorm to those of all images, which come in batches."""
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -416,6 +451,7 @@ def write_runs():
         "mma": net,
         "lbgat": lbgat(0.0),
         "lbgat-6": lbgat(6.0),
+        "guided": guided(),
         "swa": averaged(),
     }.items():
         state = net if isinstance(net, dict) else net.state_dict()

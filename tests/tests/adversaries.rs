@@ -110,7 +110,7 @@ fn dra_moves_by_eps_on_average() {
 fn dra_does_not_mind_the_scale_of_the_loss() {
     let golden = Golden::open("adversaries.safetensors");
     let mut session = load(Device::cpu(), &golden, "labels");
-    let adversary = Adversary::new(&recipe("madry", &[]).attack, &mut session).unwrap();
+    let adversary = Adversary::new(&recipe("madry", &[]).attack, None, &mut session).unwrap();
     let mut scaled = |factor: f32, name: &'static str| {
         let gradient = |session: &mut Session, count: usize| {
             adversary.gradient(session, count)?;
@@ -144,7 +144,7 @@ fn friendly_images_follow_pytorch() {
         let friendly = attack.build(attack.eps.0, 0, 1).unwrap();
         for device in [Device::cpu(), gpu()] {
             let mut session = doubtful(device, &golden);
-            let adversary = Adversary::new(&attack, &mut session).unwrap();
+            let adversary = Adversary::new(&attack, None, &mut session).unwrap();
             adversary.remember(&mut session, COUNT).unwrap();
             let gradient = |session: &mut Session, count| adversary.follow(session, count);
             let mut objective =

@@ -114,7 +114,7 @@ fn the_attack_of_trades_raises_the_divergence() {
     let recipe = Recipe::load("trades", &[]).unwrap();
     for device in [Device::cpu(), gpu()] {
         let mut session = load(device, &tiny_resnet(), &golden, "x_adv");
-        let adversary = Adversary::new(&recipe.attack, &mut session).unwrap();
+        let adversary = Adversary::new(&recipe.attack, None, &mut session).unwrap();
         adversary.gradient(&mut session, COUNT).unwrap();
         let gradient = session.buffers().gradient;
         let found = session.device().read(gradient).unwrap();

@@ -62,6 +62,11 @@ fn runs_follow_pytorch() {
         ("mma", "mma", vec!["attack.steps=2"]),
         ("lbgat", "lbgat", [&pgd[..], &["attack.objective=ce"]].concat()),
         ("lbgat-6", "lbgat", [&pgd[..], &["attack.objective=ce", "loss.beta=6"]].concat()),
+        (
+            "guided",
+            "madry",
+            [&pgd[..], &["guide.kind=features", "guide.weight=20", "attack.guide=0.5"]].concat(),
+        ),
         ("swa", "standard", vec!["weights.swa=0"]),
     ];
     let mut failures = Failures::new();

@@ -90,6 +90,9 @@ fn parts_lead_where_the_whole_batch_leads() {
         let error = error(Device::cpu, &recipe);
         assert!(error < 1e-4, "{settings:?}: {error} of the way");
     }
+    let guided = recipe("adamant", &["attack.guide=1", "batchnorm.mode=frozen", "schedule.peak=0.01"]);
+    let error = error(Device::cpu, &guided);
+    assert!(error < 1e-4, "attack.guide: {error} of the way");
 }
 
 #[test]

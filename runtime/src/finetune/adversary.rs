@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::attack::{AttackConfig, AttackObjective};
 use super::formula::Formula;
+use super::guide::Teacher;
 use super::mixup::Mixup;
 use super::radii::Moment;
 use crate::attacks::{Attack, Objective};
-use crate::autodiff::differentiate;
 use crate::error::Result;
 use crate::graph::Variable;
 use crate::loss::Loss;
 use crate::network::BatchNormMode;
-use crate::ops::{Copy, Op, Sum};
+use crate::ops::{Copy, Op};
 use crate::random::Purpose;
 use crate::session::{Images, Session};
 
@@ -23,10 +23,13 @@ pub struct Adversary {
     mixup: Option<Arc<Mixup>>,
     /// Logarithms of the class probabilities of the clean images: what the objective `kl` leaves.
     clean: Option<Variable>,
+    /// Who has looked at the clean images, and how much of its guide is raised.
+    guide: Option<(Arc<Teacher>, f32)>,
 }
 
 impl Adversary {
-    pub fn new(config: &AttackConfig, session: &mut Session) -> Result<Self> {
+    /// What a recipe's attack raises; `teacher` is the one that guides, if one does.
+    pub fn new(config: &AttackConfig, teacher: Option<&Arc<Teacher>>, session: &mut Session) -> Result<Self> {
         let clean = match config.objective {
             AttackObjective::Ce => None,
             AttackObjective::Kl => {
@@ -34,7 +37,13 @@ impl Adversary {
                 Some(session.device().variable(len)?)
             }
         };
-        Ok(Self { config: config.clone(), mixup: None, clean })
+        let guide = teacher.cloned().zip(config.guide.filter(|&part| part > 0.0));
+        Ok(Self { config: config.clone(), mixup: None, clean, guide })
+    }
+
+    /// Whether the teacher must have looked at the images before they are attacked.
+    pub(super) const fn is_guided(&self) -> bool {
+        self.guide.is_some()
     }
 
     /// Attacks the mixtures of `mixup`, where they are what is attacked.
@@ -77,7 +86,7 @@ impl Adversary {
         self.remember(session, count)?;
         let follow = |session: &mut Session, count| self.follow(session, count);
         let mut objective = Objective::new(session, count, at.seed, Purpose::TrainingAttackStart, at.epoch);
-        if self.clean.is_some() || self.mixup.is_some() {
+        if self.clean.is_some() || self.mixup.is_some() || self.guide.is_some() {
             objective = objective.with_gradient(&follow);
         }
         if let Some(balls) = balls {
@@ -94,10 +103,11 @@ impl Adversary {
     /// The gradient that the attack follows, at the adversarial images of the first `count`, into
     /// [`Buffers::gradient`](crate::Buffers::gradient); their losses and correctness beside it.
     pub fn follow(&self, session: &mut Session, count: usize) -> Result<()> {
-        match (self.clean, &self.mixup) {
-            (None, Some(mixup)) => mixup.gradient(session, count),
-            (None, None) => session.gradient(count, Loss::CrossEntropy),
-            (Some(clean), _) => kl_gradient(session, count, clean),
+        match (self.clean, &self.mixup, &self.guide) {
+            (None, Some(mixup), _) => mixup.gradient(session, count),
+            (None, None, Some((teacher, part))) => guided_gradient(session, count, teacher, *part),
+            (None, None, None) => session.gradient(count, Loss::CrossEntropy),
+            (Some(clean), _, _) => kl_gradient(session, count, clean),
         }
     }
 
@@ -125,10 +135,18 @@ fn kl_gradient(session: &mut Session, count: usize, clean: Variable) -> Result<(
         let log_q = m.graph.log_softmax(logits)?;
         let log_p = m.graph.variable(clean, m.graph.shape(log_q));
         let divergence = m.graph.kl(log_p, log_q)?;
-        let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[divergence])?;
-        let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
-        let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-        m.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
-        m.score(logits, divergence)
+        m.ascend(logits, divergence)
+    })
+}
+
+/// Gradient of the sum of the cross-entropy and a part of the guide's term at the adversarial images.
+fn guided_gradient(session: &mut Session, count: usize, teacher: &Teacher, part: f32) -> Result<()> {
+    session.run("guided gradient", count, |m| {
+        let forward = m.forward(Images::Adversarial, BatchNormMode::Running)?;
+        let loss = Loss::CrossEntropy.add(m, forward.logits)?;
+        let distance = teacher.weighted_distance(m, &forward)?;
+        let distance = m.graph.times(part, distance)?;
+        let losses = m.graph.plus(loss, distance)?;
+        m.ascend(forward.logits, losses)
     })
 }

@@ -100,6 +100,10 @@ pub struct AttackConfig {
     pub start: Start,
     #[serde(default)]
     pub objective: AttackObjective,
+    /// How much of the guide's term of the loss the attack raises beside the cross-entropy: 1 is all of it. 0 when
+    /// absent, as in ARREST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<f32>,
     /// Dra: the part of an image's values that change (p). 1/3 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Fraction>,
@@ -218,6 +222,14 @@ impl AttackConfig {
         })
     }
 
+    /// Whether it raises another loss than `objective` says.
+    const fn has_own_loss(&self) -> bool {
+        matches!(
+            self.kind,
+            AttackKind::None | AttackKind::PgdRandomTarget | AttackKind::Free | AttackKind::Yopo
+        )
+    }
+
     /// Whether the first gradient is taken at the clean image.
     const fn starts_clean(&self) -> bool {
         match self.kind {
@@ -264,6 +276,18 @@ impl AttackConfig {
                  attack.start = random or normal"
                     .into(),
             );
+        }
+        if let Some(part) = self.guide {
+            if !(part.is_finite() && part >= 0.0) {
+                return fault(format!("attack.guide = {part}: it is finite and not negative"));
+            }
+            if self.objective != AttackObjective::Ce || self.has_own_loss() {
+                return fault(
+                    "attack.guide is raised beside the cross-entropy: it needs attack.objective = ce, and an \
+                     attack.kind other than pgd-random-target, free and yopo"
+                        .into(),
+                );
+            }
         }
         if self.kind == AttackKind::PgdRandomTarget && self.objective != AttackObjective::Ce {
             return fault(

@@ -235,13 +235,22 @@ impl Teacher {
         session.read_per_image(self.distances, count)
     }
 
-    /// Adds `weight * distance` to the loss of each image. The teacher is a constant of the graph.
+    /// Adds `weight * distance` to the loss of each image.
     pub fn guide(&self, m: &mut ModelGraph, loss: BatchLoss) -> Result<BatchLoss> {
-        let kind = self.guide.kind;
-        if kind == GuideKind::None {
+        if self.guide.kind == GuideKind::None {
             return Ok(loss);
         }
-        let student = kind.of(&loss.forward, &m.network)?;
+        let weighted = self.weighted_distance(m, &loss.forward)?;
+        let losses = m.graph.plus(loss.losses, weighted)?;
+        let mut terms = loss.terms;
+        terms.push(("guide", weighted));
+        Ok(BatchLoss { losses, terms, ..loss })
+    }
+
+    /// `weight * distance` of each image that went forward. The teacher is a constant of the graph.
+    pub(super) fn weighted_distance(&self, m: &mut ModelGraph, forward: &Forward) -> Result<ValueId> {
+        let kind = self.guide.kind;
+        let student = kind.of(forward, &m.network)?;
         m.graph.set_label("guide");
         let g = &mut m.graph;
         let kept = if kind.is_of_map() { self.feature_map } else { self.vector };
@@ -256,11 +265,7 @@ impl Teacher {
             GuideDistance::Angular => angular(g, u, v)?,
             GuideDistance::Mse => mean_square(g, u, v)?,
         };
-        let weighted = g.times(self.guide.weight.unwrap_or(50.0), distance)?;
-        let losses = g.plus(loss.losses, weighted)?;
-        let mut terms = loss.terms;
-        terms.push(("guide", weighted));
-        Ok(BatchLoss { losses, terms, ..loss })
+        g.times(self.guide.weight.unwrap_or(50.0), distance)
     }
 
     fn target(&self, g: &mut Graph, kept: Option<Variable>, like: ValueId) -> ValueId {

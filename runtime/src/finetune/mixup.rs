@@ -8,12 +8,11 @@
 use super::formula::Formula;
 use super::loss::{BatchLoss, LossKind};
 use super::radii::Moment;
-use crate::autodiff::differentiate;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::graph::{ValueId, Variable};
 use crate::network::BatchNormMode;
-use crate::ops::{Copy, Function, Op, Sum};
+use crate::ops::Function;
 use crate::random::{Purpose, Stream};
 use crate::session::{Images, ModelGraph, Session};
 use crate::shape::Shape;
@@ -127,11 +126,7 @@ impl Mixup {
         session.run("mixup gradient", count, |m| {
             let logits = m.logits(Images::Adversarial, BatchNormMode::Running)?;
             let losses = self.mixtures[ATTACKED].cross_entropy(m, logits)?;
-            let sum = m.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
-            let gradient = differentiate(&mut m.graph, sum, &[m.adversarial])?[0];
-            let target = m.graph.variable(m.buffers.gradient, m.graph.shape(gradient));
-            m.graph.update(Op::Copy(Copy), &[gradient], &[target])?;
-            m.score(logits, losses)
+            m.ascend(logits, losses)
         })
     }
 

@@ -345,6 +345,15 @@ impl Recipe {
                 "guide and replay compare whole images, which a loss of mixtures has not; leave them out",
             );
         }
+        if self.attack.guide.is_some() && self.guide.kind == GuideKind::None {
+            return fault("attack.guide is a part of a guide's term; set guide.kind, or leave it out");
+        }
+        if self.attack.guide.is_some() && self.epsilon.policy.is_per_image() {
+            return fault(
+                "attack.guide and a radius for each image, which is found by the cross-entropy, contradict each other; \
+                 set epsilon.policy = fixed, hinge or linear",
+            );
+        }
         let plain = self.loss.kind == LossKind::Adversarial
             && self.guide.kind == GuideKind::None
             && self.replay.kind == ReplayKind::None
@@ -398,6 +407,23 @@ mod tests {
     }
 
     #[test]
+    fn attacks_raise_a_guide_only_where_they_raise_the_cross_entropy() {
+        let refusal = |name: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            Recipe::load(name, &settings).err().map_or_else(String::new, |e| e.to_string())
+        };
+        assert_eq!(refusal("adamant", &["attack.guide=0.5"]), "");
+        assert!(refusal("adamant", &["attack.guide=-0.5"]).contains("not negative"));
+        assert!(refusal("adamant", &["attack.guide=nan"]).contains("finite"));
+        for settings in [["attack.objective=kl"], ["attack.kind=pgd-random-target"], ["attack.kind=none"]] {
+            let settings = [&settings[..], &["attack.guide=1"]].concat();
+            assert!(refusal("adamant", &settings).contains("attack.guide is raised beside"), "{settings:?}");
+        }
+        let each = refusal("iaat", &["guide.kind=features", "attack.guide=1"]);
+        assert!(each.contains("attack.guide and a radius for each image"), "{each}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let message = |s: &str| Recipe::load("aft", &[s.to_owned()]).unwrap_err().to_string();
         assert!(
@@ -406,6 +432,7 @@ mod tests {
         );
         assert!(message("attack=3").contains("'attack' is a table: set a key in it, such as attack.kind"));
         assert!(message("attack.eps=8").contains("8/255"));
+        assert!(message("attack.guide=1").contains("set guide.kind"));
         assert!(message("attack.kind=none").contains("needs an attack"));
         assert!(message("schedule.kind=slow").contains("slow-start-fast-decay"));
         assert!(message("epochs=0").contains("epochs"));

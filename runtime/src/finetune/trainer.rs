@@ -115,7 +115,7 @@ pub struct Trainer<'a> {
     yopo: Option<Yopo>,
     mixup: Option<Arc<Mixup>>,
     partner: Option<Partner>,
-    teacher: Option<Teacher>,
+    teacher: Option<Arc<Teacher>>,
     /// Where the session has no room for a whole batch.
     sums: Option<Sums>,
     /// What the run stands for, where the recipe averages.
@@ -155,7 +155,9 @@ impl<'a> Trainer<'a> {
         recipe.head.apply(&trained, &mut session)?;
         let optimizer = Optimizer::of(&recipe.optimizer, &trained, &mut session)?;
         let mixup = Mixup::new(recipe.loss.kind, &mut session)?.map(Arc::new);
-        let adversary = Adversary::new(&recipe.attack, &mut session)?.on_mixtures(mixup.as_ref());
+        let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?.map(Arc::new);
+        let adversary =
+            Adversary::new(&recipe.attack, teacher.as_ref(), &mut session)?.on_mixtures(mixup.as_ref());
         let augment = recipe.data.augment.of(&options.train);
         let radii = Radii::new(&recipe, &options.train, augment, &mut session)?;
         let free = match recipe.attack.kind {
@@ -172,7 +174,6 @@ impl<'a> Trainer<'a> {
             }
             _ => None,
         };
-        let teacher = Teacher::new(&recipe.guide, &recipe.replay, &mut session)?;
         let sums = match session.capacity() < recipe.data.batch.min(options.train.len()) {
             true => {
                 parts::check(&recipe)?;

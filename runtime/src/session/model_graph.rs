@@ -78,6 +78,12 @@ impl ModelGraph {
     pub(crate) fn input_gradient(&mut self, loss: Loss) -> Result<()> {
         let logits = self.logits(Images::Adversarial, BatchNormMode::Running)?;
         let losses = loss.add(self, logits)?;
+        self.ascend(logits, losses)
+    }
+
+    /// Writes the gradient of the summed losses at the adversarial images to its buffer, and [scores](Self::score)
+    /// them.
+    pub(crate) fn ascend(&mut self, logits: ValueId, losses: ValueId) -> Result<()> {
         let sum = self.graph.add(Op::Sum(Sum { factor: 1.0 }), &[losses])?;
         let gradient = differentiate(&mut self.graph, sum, &[self.adversarial])?[0];
         let target = self.graph.variable(self.buffers.gradient, self.graph.shape(gradient));

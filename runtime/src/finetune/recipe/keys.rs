@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "attack.steps",
     "attack.start",
     "attack.objective",
+    "attack.guide",
     "attack.part",
     "attack.tau",
     "attack.tau_stages",

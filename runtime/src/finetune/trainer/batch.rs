@@ -41,7 +41,7 @@ impl Trainer<'_> {
         if let Some(mixup) = &self.mixup {
             mixup.before(&mut self.session, batch, at)?;
         }
-        let teacher = self.teacher.as_ref();
+        let teacher = self.teacher.as_deref();
         if let Some(teacher) = teacher {
             teacher.look(&mut self.session, count)?;
         }
@@ -81,11 +81,12 @@ impl Trainer<'_> {
         let clean =
             |session: &mut Session, part: &Batch| session.load(&part.images, &part.labels, &part.indices);
         self.radii.learn_in_parts(&mut self.session, &parts, at, clean)?;
-        let teacher = self.teacher.as_ref();
+        let teacher = self.teacher.as_deref();
+        let looks = self.recipe.replay.is_on(at.epoch) || self.adversary.is_guided();
         let (mut radii, mut found) = (0.0, Vec::with_capacity(parts.len()));
         for part in &parts {
             clean(&mut self.session, part)?;
-            if let Some(teacher) = teacher.filter(|_| self.recipe.replay.is_on(at.epoch)) {
+            if let Some(teacher) = teacher.filter(|_| looks) {
                 teacher.look(&mut self.session, part.len())?;
             }
             radii +=
@@ -121,7 +122,7 @@ impl Trainer<'_> {
             config: self.recipe.loss_at(radii),
             mixup: self.mixup.as_ref(),
             mma: self.radii.mma(),
-            teacher: self.teacher.as_ref(),
+            teacher: self.teacher.as_deref(),
             partner: self.partner.as_ref(),
             optimizer: &self.optimizer,
             perturbation: self.perturbation.as_ref().filter(|_| at.time >= warmup),
