@@ -284,7 +284,7 @@ impl AttackConfig {
             if self.objective != AttackObjective::Ce || self.has_own_loss() {
                 return fault(
                     "attack.guide is raised beside the cross-entropy: it needs attack.objective = ce, and an \
-                     attack.kind other than pgd-random-target, free and yopo"
+                     attack.kind other than none, pgd-random-target, free and yopo"
                         .into(),
                 );
             }
