@@ -102,6 +102,7 @@ pub fn add(
         Labels::Model { model, device } => {
             let labels = guess(&found, model, device)?;
             let text = serde_json::to_string(&labels)?;
+            directory.create()?;
             write_atomically(directory.path().join(FILE), text.as_bytes())?;
             let sure = labels.iter().flatten().count();
             console.line(&format!(

@@ -50,7 +50,7 @@ pub fn finish(run: Option<Run>, args: &RunArgs, console: &Console) -> Result<Out
 fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
     let recipe = args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE);
     settings::recipe(recipe, &[], &args.run)?;
-    RunDirectory::check_free(&args.run.out)?;
+    RunDirectory::free(&args.run.out)?;
     let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     if let Some(notes) = &loaded.notes {
         console.detail(&format!("{}: {}", loaded.name, notes.batch_norm));
@@ -71,7 +71,7 @@ pub fn begin(command: &str, loaded: Loaded, recipe: &str, args: &RunArgs, consol
     let recipe = settings::recipe(recipe, &on, args)?;
     let mut data = describe(&images.train, split.name());
     let device = open_device(&args.device, console)?;
-    let directory = RunDirectory::create(&args.out)?;
+    let directory = RunDirectory::free(&args.out)?;
     let mut pseudo_labels = None;
     if let Some(spec) = &args.extra {
         let source = if args.pseudo_labels { Labels::of_model(&model, &args.device) } else { Labels::Own };

@@ -24,7 +24,7 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
 fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
     let recipe = args.recipe.as_deref().unwrap_or("standard");
     settings::recipe(recipe, &[], &args.run)?;
-    RunDirectory::check_free(&args.run.out)?;
+    RunDirectory::free(&args.run.out)?;
     let sample = sample(args)?;
     let [channels, ..] = sample.shape;
     let seed = args.run.seed.unwrap_or(0);

@@ -53,6 +53,9 @@ impl Run {
             recipe.batchnorm.mode == BatchNormTraining::Train && model.network.has_batch_norm();
         let device_name = device.name();
         let text = settings.to_toml()?;
+        if resumed.is_none() {
+            directory.start()?;
+        }
         directory.write_config(&text)?;
         directory.log(&format!(
             "{} {} on {} of {}, {device_name}",

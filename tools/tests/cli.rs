@@ -550,6 +550,7 @@ fn a_memory_limit_changes_the_cost_and_nothing_else() {
     let more = ["--recipe", "aft", "--epochs", "1", "--memory-limit"];
     let tiny = finetune(&out, &digits, &model, &[&more[..], &["1MiB"]].concat());
     refused(&tiny, &["memory limit", "1.0 MiB", "raise --memory-limit"]);
+    assert!(!Path::new(&out).exists(), "a run that is refused leaves no folder");
     // What it says is enough is enough: batches come in parts.
     let (_, err) = run(2, &tiny);
     let least = err.split(" MiB").nth(1).and_then(|e| e.rsplit(' ').next()).expect("a number");

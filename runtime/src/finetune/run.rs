@@ -50,28 +50,31 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Refuses a folder that already holds a run.
-    pub fn check_free(path: &Path) -> Result<()> {
+    /// The folder of a new run, which nothing is written to yet. One that already holds a run is refused.
+    pub fn free(path: &Path) -> Result<Self> {
         if path.join("checkpoint.adamant").exists() {
             return Err(Error::Config(format!(
                 "{} already holds a run; continue it with --resume, or choose another --out",
                 path.display()
             )));
         }
-        Ok(())
+        Ok(Self { path: path.to_owned() })
     }
 
-    /// Makes a folder for a new run. A folder that already holds a run is refused.
-    pub fn create(path: &Path) -> Result<Self> {
-        Self::check_free(path)?;
-        fs::create_dir_all(path).map_err(Error::io(path))?;
-        let run = Self { path: path.to_owned() };
-        // What an interrupted run left before its first checkpoint.
+    /// Makes the folder.
+    pub fn create(&self) -> Result<()> {
+        fs::create_dir_all(&self.path).map_err(Error::io(&self.path))
+    }
+
+    /// Makes the folder, with no metrics and no log: an interrupted run may have left some before its first
+    /// checkpoint.
+    pub fn start(&self) -> Result<()> {
+        self.create()?;
         for name in ["metrics.jsonl", "log.txt"] {
-            let file = run.file(name);
+            let file = self.file(name);
             File::create(&file).map_err(Error::io(&file))?;
         }
-        Ok(run)
+        Ok(())
     }
 
     /// Opens the folder of an earlier run.
