@@ -170,8 +170,8 @@ Examples:
   adamant inspect resnet18.onnx --verify --device gpu
   adamant inspect resnet18.onnx --bisect --device gpu
 
-Exit code 1 when --verify finds a difference above 0.001 of the largest logit, or
---bisect one above 0.001 of a layer's largest value.")]
+Exit code 1 when --verify finds a difference above 0.001 of the largest logit,
+or --bisect one above 0.001 of a layer's largest value.")]
 pub struct InspectArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
@@ -343,8 +343,9 @@ Examples:
   adamant bench --workload pgd10_adversarial_step --batch 32 --scaling
 
 Results are checked against the CPU executor before anything is timed.
-GFLOP/s are what an operation takes by its definition: the executor cpu does fewer multiplications for some
-convolutions (Winograd's), so that these may lie above what a processor can do.")]
+GFLOP/s are what an operation takes by its definition: the executor cpu does
+fewer multiplications for some convolutions (Winograd's), so that these may lie
+above what a processor can do.")]
 pub struct BenchArgs {
     /// ONNX file, .adamant package or run directory, instead of --arch
     #[arg(conflicts_with_all = ["arch", "size"])]
@@ -506,6 +507,18 @@ mod tests {
     fn the_arguments_fit_together() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    /// A terminal would break a longer line once more where it is broken by hand.
+    #[test]
+    fn examples_fit_into_80_columns() {
+        use clap::CommandFactory;
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
     }
 
     #[test]

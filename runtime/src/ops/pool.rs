@@ -43,7 +43,7 @@ impl Window {
     }
 
     /// The input rows (axis 0) or columns (axis 1) that output `i` sees, padding left out.
-    fn taps(&self, axis: usize, i: usize, size: usize) -> impl Iterator<Item = usize> + use<> {
+    fn taps(&self, axis: usize, i: usize, size: usize) -> impl Iterator<Item = usize> + Clone + use<> {
         let (start, pad, dilation) = (i * self.stride[axis], self.pads[axis], self.dilation[axis]);
         (0..self.kernel[axis])
             .filter_map(move |k| (start + k * dilation).checked_sub(pad))
@@ -146,6 +146,9 @@ const MAX_POOL_GRAD: Kernel = kernel!("max_pool_grad", MAX_POOL_GRAD);
 const AVG_POOL: ByFour = by_four!("avg_pool", POOL_PARAMS, AVG_POOL);
 const AVG_POOL_GRAD: ByFour = by_four!("avg_pool_grad", POOL_PARAMS, AVG_POOL_GRAD);
 
+/// Channels whose largest value is looked for at once.
+const TOGETHER: usize = 64;
+
 /// Calls `f(image, row, column, values of all channels)` for each output pixel.
 fn pixels(y: &mut ViewMut<'_>, f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
     let [_, height, width, channels] = y.shape.0;
@@ -209,18 +212,13 @@ impl Operation for MaxPoolGrad {
             let image = first / x.shape.per_batch();
             for (n, dx) in part.chunks_exact_mut(x.shape.per_batch()).enumerate() {
                 let x = &x.data[(image + n) * dx.len()..][..dx.len()];
-                for (p, q, c) in positions(out_h, out_w, channels) {
-                    let mut best = (f32::NEG_INFINITY, None);
-                    for i in self.window.taps(0, p, height) {
-                        for j in self.window.taps(1, q, width) {
-                            let at = (i * width + j) * channels + c;
-                            if x[at] > best.0 || best.1.is_none() {
-                                best = (x[at], Some(at));
-                            }
-                        }
-                    }
-                    if let Some(at) = best.1 {
-                        dx[at] += dy.data[(((image + n) * out_h + p) * out_w + q) * channels + c];
+                for (p, q) in (0..out_h * out_w).map(|i| (i / out_w, i % out_w)) {
+                    let dy = &dy.data[(((image + n) * out_h + p) * out_w + q) * channels..][..channels];
+                    let rows = self.window.taps(0, p, height);
+                    let pixels = rows.flat_map(|i| self.window.taps(1, q, width).map(move |j| i * width + j));
+                    for (block, dy) in dy.chunks(TOGETHER).enumerate() {
+                        let starts = pixels.clone().map(|pixel| pixel * channels + block * TOGETHER);
+                        to_the_largest(starts, x, dy, dx);
                     }
                 }
             }
@@ -228,8 +226,23 @@ impl Operation for MaxPoolGrad {
     }
 }
 
-fn positions(height: usize, width: usize, channels: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..height * width * channels).map(move |i| (i / channels / width, i / channels % width, i % channels))
+/// Adds each channel of `dy`, of which there are `TOGETHER` at most, to `dx` where `x` is the largest of those that
+/// begin at `starts`.
+fn to_the_largest(starts: impl Iterator<Item = usize> + Clone, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let (mut largest, mut place) = ([0.0; TOGETHER], [0; TOGETHER]);
+    for (tap, start) in (0u32..).zip(starts.clone()) {
+        for ((largest, place), &x) in largest.iter_mut().zip(&mut place).zip(&x[start..start + dy.len()]) {
+            // `|`, not `||`: a branch would keep the loop from vectorising.
+            let take = (x > *largest) | (tap == 0);
+            *largest = if take { x } else { *largest };
+            *place = if take { tap } else { *place };
+        }
+    }
+    for (tap, start) in (0u32..).zip(starts) {
+        for ((dx, &place), &dy) in dx[start..start + dy.len()].iter_mut().zip(&place).zip(dy) {
+            *dx += if place == tap { dy } else { 0.0 };
+        }
+    }
 }
 
 impl AvgPool {

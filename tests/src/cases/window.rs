@@ -31,6 +31,7 @@ pub fn windows() -> Vec<(&'static str, Window, Shape, [usize; 2])> {
         ("3x3, stride 1", square(3, 1, 1), shape(1, 5, 6, 3), [5, 6]),
         ("stride larger than the window", square(2, 3, 0), shape(2, 8, 9, 3), [3, 3]),
         ("3x2 window, uneven pads", uneven, shape(2, 7, 6, 3), [8, 3]),
+        ("130 channels", square(3, 2, 1), shape(2, 5, 4, 130), [3, 2]),
         ("ceil", ceil(square(3, 2, 0)), shape(2, 8, 6, 3), [4, 3]),
         ("ceil with padding", ceil(square(3, 2, 1)), shape(2, 8, 6, 3), [5, 4]),
         ("ceil, last window would start in the padding", ceil(square(2, 2, 1)), shape(2, 5, 7, 3), [3, 4]),

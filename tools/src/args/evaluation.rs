@@ -199,9 +199,9 @@ Examples:
 
 RUN/analysis then holds analysis.json and pictures: the features in two
 dimensions, clean and attacked (linear discriminant and principal component
-analysis); the training images of the smallest and the largest radius, where each
-has its own; and what DRA and PGD add to one image. `adamant report RUN` draws
-them.")]
+analysis); the training images of the smallest and the largest radius, where
+each has its own; and what DRA and PGD add to one image. `adamant report RUN`
+draws them.")]
 pub struct AnalyseArgs {
     /// Run directory of `finetune`
     pub run: PathBuf,

@@ -43,7 +43,7 @@ Examples:
   adamant package runs/aft --out model.adamant
   adamant package runs/aft --out model.adamant --labels labels.txt \\
       --data cifar10:data --limit 1000
-  adamant package runs/aft --out small.adamant --precision int8 --data cifar10:data
+  adamant package runs/aft --out s.adamant --precision int8 --data cifar10:data
 
 With --data the model is evaluated, clean and under PGD with 20 steps, as the
 package gives it, and the package carries the result as its claim. Exit code 1,
@@ -92,7 +92,8 @@ Examples:
   adamant verify model.adamant --rerun --data cifar10:data
 
 Exit code 2 when the file is corrupt, or with --key when it was not signed with
-that key; 1 when --rerun finds something else than the package claims. Hashes guard against accidents; a signature tells who made the file.")]
+that key; 1 when --rerun finds something else than the package claims. Hashes
+guard against accidents; a signature tells who made the file.")]
 pub struct VerifyArgs {
     #[arg(value_name = "FILE.adamant")]
     pub file: PathBuf,
@@ -118,7 +119,7 @@ Examples:
   adamant package runs/aft --out model.adamant --sign maker.key
   adamant verify model.adamant --key maker.pub
 
-The secret key stays with the maker; the file beside it, .pub, is for everybody.")]
+The secret key stays with the maker; the file beside it, .pub, is for all.")]
 pub struct KeygenArgs {
     /// Where the secret key goes; the public one goes beside it, ending in .pub
     #[arg(long, value_name = "KEY")]
