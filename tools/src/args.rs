@@ -276,7 +276,7 @@ Examples:
       --out runs/eps4
   adamant finetune model.onnx --mean cifar10 --data cifar10:data \\
       --recipe aft --set attack.steps=7 --epochs 5 --out runs/aft
-  adamant finetune model.onnx --data cifar10:data --extra folder:more:0.5 \
+  adamant finetune model.onnx --data cifar10:data --extra folder:more:0.5 \\
       --pseudo-labels --out runs/more
   adamant finetune model.onnx --data cifar10:data --out runs/aft --resume
 
@@ -302,7 +302,8 @@ Examples:
       --recipe aft --recipe arrest --autoattack --json table.json
 
 Every method starts from MODEL with the same seed and data, in a folder of its
-own below --out. The command may be stopped and given again: it goes on.")]
+own below --out. The command may be stopped and given again: it goes on. Of a
+method whose training diverges the table says so.")]
 pub struct CompareArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,

@@ -1,7 +1,7 @@
 //! `adamant compare`: several methods from the same start, on the same images, with the same seed.
 
 use adamant::finetune::{EpochMetrics, On, RunDirectory, mean_cosine};
-use adamant::{Dataset, Order, Session, Tradeoff};
+use adamant::{Dataset, Error, Order, Session, Tradeoff};
 use anyhow::Result;
 use serde::Serialize;
 
@@ -29,6 +29,19 @@ struct Comparison {
 #[derive(Serialize)]
 struct Row {
     recipe: String,
+    /// Absent where training diverged.
+    #[serde(flatten)]
+    measured: Option<Measured>,
+    /// Why nothing is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diverged: Option<String>,
+    /// Of training.
+    seconds: f64,
+    epochs: usize,
+}
+
+#[derive(Serialize)]
+struct Measured {
     /// Accuracies, 0 to 1.
     clean: f64,
     pgd20: f64,
@@ -43,9 +56,6 @@ struct Row {
     /// Mean cosine between what the last, linear layer sees of a clean image and what it saw before, -1 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     cosine: Option<f64>,
-    /// Of training.
-    seconds: f64,
-    epochs: usize,
 }
 
 pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
@@ -64,7 +74,9 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     }
     let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let before = features(args, &start, &images, console)?;
-    let mut rows = vec![measure(args, eps, "before", &start, &images, &[], console)?];
+    let measured = Some(measure(args, eps, &start, &images, console)?);
+    let mut rows =
+        vec![Row { recipe: "before".to_owned(), measured, diverged: None, seconds: 0.0, epochs: 0 }];
     for name in &args.recipes {
         let mut run = args.run.clone();
         run.out = args.run.out.join(name.replace(['/', '.'], "-"));
@@ -72,16 +84,30 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         run.resume = RunDirectory::open(&run.out).is_ok_and(|d| d.checkpoint().exists());
         console.line(&format!("\n{name}"));
         let finetune = FinetuneArgs { model: args.model.clone(), recipe: Some(name.clone()), run };
-        finetune::train(&finetune, console)?;
+        let trained = finetune::train(&finetune, console);
+        if let Some(why) = divergence(&trained) {
+            console.warn(&format!("{name}: {why}"));
+            let row =
+                Row { recipe: name.clone(), measured: None, diverged: Some(why), seconds: 0.0, epochs: 0 };
+            rows.push(row);
+            continue;
+        }
+        trained?;
         let hardened = Loaded::read(&finetune.run.out)?;
         let metrics = RunDirectory::open(&finetune.run.out)?.read_metrics()?;
         let epochs = metrics.lines().map(serde_json::from_str).collect::<Result<Vec<EpochMetrics>, _>>()?;
-        let mut row = measure(args, eps, name, &hardened, &images, &epochs, console)?;
+        let mut measured = measure(args, eps, &hardened, &images, console)?;
         if let Some(before) = &before {
             let now = features(args, &hardened, &images, console)?;
-            row.cosine = now.map(|now| mean_cosine(&now, before, images.len()));
+            measured.cosine = now.map(|now| mean_cosine(&now, before, images.len()));
         }
-        rows.push(row);
+        rows.push(Row {
+            recipe: name.clone(),
+            measured: Some(measured),
+            diverged: None,
+            seconds: epochs.iter().map(|e| e.seconds).sum(),
+            epochs: epochs.len(),
+        });
     }
     let found = Comparison {
         schema: 1,
@@ -94,6 +120,14 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     };
     output::result(&args.run.json, &found, &text(&found, eps))?;
     Ok(Outcome::Done)
+}
+
+/// What a run says whose loss left the range of f32: a result like others, where methods are compared.
+fn divergence(trained: &Result<()>) -> Option<String> {
+    match trained.as_ref().err()?.downcast_ref()? {
+        Error::NonFinite(why) => Some(why.clone()),
+        _ => None,
+    }
 }
 
 /// What the last layer sees of the images, row by row; nothing where it is not linear.
@@ -117,12 +151,10 @@ fn features(
 fn measure(
     args: &CompareArgs,
     eps: f32,
-    recipe: &str,
     loaded: &Loaded,
     data: &Dataset,
-    epochs: &[EpochMetrics],
     console: &Console,
-) -> Result<Row> {
+) -> Result<Measured> {
     let ball = BallArgs { norm: None, eps: Some(eps) };
     let images = ImagesArgs {
         split: SplitName::Test,
@@ -145,16 +177,13 @@ fn measure(
     };
     let tradeoff = Tradeoff::of(&data.name);
     let distance = |robust: f64| tradeoff.map(|t| t.distance(100.0 * clean, 100.0 * robust).distance);
-    Ok(Row {
-        recipe: recipe.to_owned(),
+    Ok(Measured {
         clean,
         pgd20,
         autoattack,
         sum: clean + autoattack.unwrap_or(pgd20),
         ardist: autoattack.and_then(distance),
         cosine: None,
-        seconds: epochs.iter().map(|e| e.seconds).sum(),
-        epochs: epochs.len(),
     })
 }
 
@@ -163,13 +192,14 @@ const COLUMNS: [(&str, usize); 7] =
     [("clean", 8), ("PGD-20", 8), ("AutoAttack", 12), ("sum", 7), ("ARDist", 8), ("cosine", 8), ("time", 9)];
 
 fn cells(row: &Row) -> [Option<String>; 7] {
+    let measured = row.measured.as_ref();
     [
-        Some(percent(row.clean)),
-        Some(percent(row.pgd20)),
-        row.autoattack.map(percent),
-        Some(format!("{:.1}", 100.0 * row.sum)),
-        row.ardist.map(|d| format!("{d:.2}")),
-        row.cosine.map(|c| format!("{c:.3}")),
+        Some(measured.map_or_else(|| "diverged".to_owned(), |m| percent(m.clean))),
+        measured.map(|m| percent(m.pgd20)),
+        measured.and_then(|m| m.autoattack).map(percent),
+        measured.map(|m| format!("{:.1}", 100.0 * m.sum)),
+        measured.and_then(|m| m.ardist).map(|d| format!("{d:.2}")),
+        measured.and_then(|m| m.cosine).map(|c| format!("{c:.3}")),
         (row.epochs > 0).then(|| duration(row.seconds)),
     ]
 }
@@ -207,14 +237,18 @@ mod tests {
 
     #[test]
     fn the_table_fits_a_terminal() {
-        let row = |recipe: &str| Row {
-            recipe: recipe.to_owned(),
+        let measured = || Measured {
             clean: 1.0,
             pgd20: 1.0,
             autoattack: Some(1.0),
             sum: 2.0,
             ardist: Some(-12.34),
             cosine: Some(-0.123),
+        };
+        let row = |recipe: &str, measured: Option<Measured>| Row {
+            recipe: recipe.to_owned(),
+            measured,
+            diverged: None,
             seconds: 359_999.0,
             epochs: 1,
         };
@@ -224,7 +258,7 @@ mod tests {
             data: "cifar10:data".into(),
             images: 10_000,
             seed: 0,
-            rows: vec![row("before"), row("interpolated-at")],
+            rows: vec![row("before", Some(measured())), row("interpolated-at", None)],
             command: Vec::new(),
         };
         let text = text(&found, 8.0 / 255.0);

@@ -623,12 +623,20 @@ fn methods_are_compared_side_by_side() {
     let (model, digits, out) = (model(), digits(), path(&folder, "runs"));
     let mut arguments = finetune(&out, &digits, &model, &["--epochs", "1", "--json", "-"]);
     arguments[0] = "compare";
-    arguments.extend(["--recipe", "aft", "--recipe", "fast", "--images", "50"]);
+    let wild = path(&folder, "wild.toml");
+    let (aft, _) = run(0, &["recipes", "aft"]);
+    let rates: Vec<&str> = aft.lines().filter(|line| line.starts_with("peak = ")).collect();
+    assert_eq!(rates.len(), 1, "{aft}");
+    std::fs::write(&wild, aft.replace(rates[0], "peak = 1e30")).expect("it is written");
+    arguments.extend(["--recipe", "aft", "--recipe", &wild, "--recipe", "fast", "--images", "50"]);
     let (json, _) = run(0, &arguments);
     let found: Value = serde_json::from_str(&json).expect("JSON");
     let rows = found["rows"].as_array().expect("a list");
     let names: Vec<&str> = rows.iter().filter_map(|r| r["recipe"].as_str()).collect();
-    assert_eq!(names, ["before", "aft", "fast"]);
+    assert_eq!(names, ["before", "aft", &wild, "fast"]);
+    // One that fails does not take the others with it.
+    assert!(rows[2]["diverged"].as_str().is_some_and(|why| why.contains("schedule.peak")), "{}", rows[2]);
+    assert!(rows[2].get("clean").is_none());
     assert!(rows[1]["seconds"].as_f64().is_some_and(|s| s > 0.0));
     // How like the start's what the last layer sees still is; of the start itself nobody asks.
     assert!(rows[0].get("cosine").is_none());

@@ -296,9 +296,13 @@ impl<'a> Trainer<'a> {
         at.images += batch.labels.len() * times;
         let (sum, correct) = self.totals.read(&mut self.session)?;
         if !sum.is_finite() {
+            let intact = match self.epochs_done {
+                0 => "",
+                _ => ". The last checkpoint is from the epoch before",
+            };
             return Err(Error::NonFinite(format!(
                 "the loss is no longer finite in epoch {} after batch {}, at a learning rate of {:.3e}; lower \
-                 schedule.peak. The last checkpoint is from the epoch before",
+                 schedule.peak{intact}",
                 self.epochs_done + 1,
                 at.done,
                 at.rate
