@@ -70,7 +70,8 @@ impl Compact {
         };
         let mut bytes = precision
             .encode(shape, data)
-            .map_err(|message| Error::Config(format!("parameter {parameter} {message}")))?;
+            .map_err(|message| Error::Config(format!("parameter {parameter} {message}")))?
+            .into_owned();
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_bits(u32::from_le_bytes(b))).collect())
     }

@@ -10,7 +10,7 @@
     python tests/peers/speed.py burn         # the first adapter against burn's wgpu backend on the same
     python tests/peers/speed.py burn-cpu     # the CPU executor against burn's flex and ndarray
 
-Each prints one table in Markdown and takes up to ten minutes on two cores; `--rounds` and `--threads` change that.
+Each prints one table in Markdown and takes up to twenty minutes on two cores; `--rounds` and `--threads` change that.
 Each round runs every program once, and the median of the rounds counts: of at least five. PyTorch runs both
 layouts, eagerly, and the better one counts; on CUDA without TF32, with cuDNN's search for the fastest kernels. All
 compute the same networks with random weights, float32, PGD in the linf ball with BatchNorm in inference mode, SGD with

@@ -26,7 +26,7 @@ struct Comparison {
 }
 
 /// A method, or the model before any.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Row {
     recipe: String,
     /// Absent where training diverged.
@@ -75,8 +75,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let before = features(args, &start, &images, console)?;
     let measured = Some(measure(args, eps, &start, &images, console)?);
-    let mut rows =
-        vec![Row { recipe: "before".to_owned(), measured, diverged: None, seconds: 0.0, epochs: 0 }];
+    let mut rows = vec![Row { recipe: "before".to_owned(), measured, ..Row::default() }];
     for name in &args.recipes {
         let mut run = args.run.clone();
         run.out = args.run.out.join(name.replace(['/', '.'], "-"));
@@ -87,9 +86,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         let trained = finetune::train(&finetune, console);
         if let Some(why) = divergence(&trained) {
             console.warn(&format!("{name}: {why}"));
-            let row =
-                Row { recipe: name.clone(), measured: None, diverged: Some(why), seconds: 0.0, epochs: 0 };
-            rows.push(row);
+            rows.push(Row { recipe: name.clone(), diverged: Some(why), ..Row::default() });
             continue;
         }
         trained?;
@@ -104,9 +101,9 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
         rows.push(Row {
             recipe: name.clone(),
             measured: Some(measured),
-            diverged: None,
             seconds: epochs.iter().map(|e| e.seconds).sum(),
             epochs: epochs.len(),
+            ..Row::default()
         });
     }
     let found = Comparison {
@@ -248,9 +245,9 @@ mod tests {
         let row = |recipe: &str, measured: Option<Measured>| Row {
             recipe: recipe.to_owned(),
             measured,
-            diverged: None,
             seconds: 359_999.0,
             epochs: 1,
+            ..Row::default()
         };
         let found = Comparison {
             schema: 1,

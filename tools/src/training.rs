@@ -76,10 +76,12 @@ impl Run {
         };
         let mut trainer = Trainer::new(session, recipe, options)?;
         let mut best = None;
-        if let Some(state) = &resumed {
-            trainer.restore(&model.values, state)?;
+        if let Some(state) = resumed {
+            trainer.restore(&model.values, &state)?;
             best = state.best;
         }
+        // What training starts from is in the trainer now.
+        let bare = Model { values: Vec::new(), ..model };
         directory.rewind_metrics(trainer.epochs_done())?;
         let mut history = directory
             .read_metrics()?
@@ -112,7 +114,7 @@ impl Run {
             }
             let mut state = trainer.state(best)?;
             state.settings.clone_from(&text);
-            let model = Model { values: trainer.weights()?, ..model.clone() };
+            let model = Model { values: trainer.weights()?, ..bare.clone() };
             let mut package = Package::new(model, provenance.clone());
             directory.append_metrics(&serde_json::to_string(&metrics)?)?;
             if improved {

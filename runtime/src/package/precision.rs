@@ -1,5 +1,7 @@
 //! How a package stores weights.
 
+use std::borrow::Cow;
+
 use half::f16;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,7 @@ impl Precision {
     ///
     /// # Errors
     /// A message where a value cannot be stored so.
-    pub(crate) fn encode(self, shape: Shape, data: &[f32]) -> Result<Vec<u8>, String> {
+    pub(crate) fn encode(self, shape: Shape, data: &[f32]) -> Result<Cow<'_, [u8]>, String> {
         self.data_type().encode(shape, data)
     }
 
@@ -64,11 +66,12 @@ impl DataType {
     }
 
     /// The bytes of `data`, of `shape`.
-    pub fn encode(self, shape: Shape, data: &[f32]) -> Result<Vec<u8>, String> {
+    pub fn encode(self, shape: Shape, data: &[f32]) -> Result<Cow<'_, [u8]>, String> {
         match self {
+            Self::F32 if cfg!(target_endian = "little") => Ok(Cow::Borrowed(bytemuck::cast_slice(data))),
             Self::F32 => Ok(data.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            Self::F16 => encode_f16(data),
-            Self::Int8 => encode_int8(shape.channels(), data),
+            Self::F16 => encode_f16(data).map(Cow::Owned),
+            Self::Int8 => encode_int8(shape.channels(), data).map(Cow::Owned),
         }
     }
 
@@ -178,7 +181,8 @@ mod tests {
     #[test]
     fn what_was_read_is_written_as_the_same_bytes() {
         for data_type in [DataType::F32, DataType::F16, DataType::Int8] {
-            let bytes = data_type.encode(SHAPE, &weights()).expect("it fits");
+            let weights = weights();
+            let bytes = data_type.encode(SHAPE, &weights).expect("it fits");
             assert_eq!(Some(bytes.len() as u64), data_type.bytes(SHAPE));
             let read = data_type.decode(SHAPE, &bytes).expect("it was just written");
             assert_eq!(data_type.encode(SHAPE, &read).expect("it fits"), bytes);
@@ -218,6 +222,6 @@ mod tests {
         assert!(DataType::F16.decode(one, &f16::INFINITY.to_le_bytes()).is_err());
         let nothing = Shape([3, 3, 1, 0]);
         assert_eq!(DataType::Int8.decode(nothing, &[]), Ok(Vec::new()));
-        assert_eq!(DataType::Int8.encode(nothing, &[]), Ok(Vec::new()));
+        assert_eq!(DataType::Int8.encode(nothing, &[]), Ok(Cow::Owned(Vec::new())));
     }
 }

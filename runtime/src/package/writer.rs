@@ -1,5 +1,7 @@
 //! From a package to its bytes.
 
+use std::borrow::Cow;
+
 #[cfg(not(feature = "sign"))]
 use super::NoKey as SigningKey;
 #[cfg(feature = "sign")]
@@ -10,9 +12,13 @@ use super::{Package, Precision, TrainingState};
 use crate::network::Role;
 use crate::shape::Shape;
 
-/// The file in parts: header, metadata and padding; the blobs; and the signature, if there is to be one. A
-/// function of package and key alone.
-pub(super) fn encode(package: &Package, key: Option<&SigningKey>) -> Result<[Vec<u8>; 3], String> {
+/// The file in parts, one after the other: header, metadata and padding; the blobs with theirs; and the
+/// signature, empty if there is to be none. A function of package and key alone. What is stored as it is in memory
+/// is not copied: a checkpoint is written while the buffers of training are there.
+pub(super) fn encode<'a>(
+    package: &'a Package,
+    key: Option<&SigningKey>,
+) -> Result<Vec<Cow<'a, [u8]>>, String> {
     let model = &package.model;
     super::check(model)?;
     let mut blobs = Blobs::default();
@@ -28,7 +34,7 @@ pub(super) fn encode(package: &Package, key: Option<&SigningKey>) -> Result<[Vec
         network: model.network.clone(),
         tensors,
         training: state,
-        onnx_skeleton: blobs.push(&model.onnx_skeleton),
+        onnx_skeleton: blobs.push(Cow::Borrowed(&model.onnx_skeleton)),
         preprocessing: model.preprocessing.clone(),
         labels: model.labels.clone(),
         provenance: package.provenance.clone(),
@@ -38,9 +44,12 @@ pub(super) fn encode(package: &Package, key: Option<&SigningKey>) -> Result<[Vec
         postcard::to_stdvec(&metadata).map_err(|e| format!("the metadata cannot be stored: {e}"))?;
     // A file that an older reader understands says so.
     let minor = if package.precision == Precision::F32 && key.is_none() { 0 } else { 1 };
-    let front = front(minor, key.is_some(), &metadata, blobs.bytes.len());
+    let front = front(minor, key.is_some(), &metadata, blobs.len);
     let signature = key.map_or_else(Vec::new, |key| signature(key, &front[..header::LEN + metadata.len()]));
-    Ok([front, blobs.bytes, signature])
+    let mut parts = vec![Cow::Owned(front)];
+    parts.append(&mut blobs.parts);
+    parts.push(Cow::Owned(signature));
+    Ok(parts)
 }
 
 #[cfg(feature = "sign")]
@@ -62,8 +71,8 @@ pub(super) fn front(minor: u16, signed: bool, metadata: &[u8], blobs: usize) -> 
     front
 }
 
-fn training(state: &TrainingState, blobs: &mut Blobs) -> Result<TrainingEntry, String> {
-    let tensor = |(name, data): &(String, Vec<f32>)| {
+fn training<'a>(state: &'a TrainingState, blobs: &mut Blobs<'a>) -> Result<TrainingEntry, String> {
+    let tensor = |(name, data): &'a (String, Vec<f32>)| {
         blobs.tensor(name, DataType::F32, Shape::vector(data.len()), data)
     };
     Ok(TrainingEntry {
@@ -79,16 +88,20 @@ fn training(state: &TrainingState, blobs: &mut Blobs) -> Result<TrainingEntry, S
 
 /// The blob section as it grows.
 #[derive(Default)]
-struct Blobs {
-    bytes: Vec<u8>,
+struct Blobs<'a> {
+    parts: Vec<Cow<'a, [u8]>>,
+    /// Bytes of all parts.
+    len: usize,
 }
 
-impl Blobs {
-    fn push(&mut self, blob: &[u8]) -> Blob {
-        let offset = self.bytes.len().next_multiple_of(BLOB_ALIGNMENT as usize);
-        self.bytes.resize(offset, 0);
-        self.bytes.extend_from_slice(blob);
-        Blob { offset: offset as u64, length: blob.len() as u64, blake3: blake3::hash(blob).into() }
+impl<'a> Blobs<'a> {
+    fn push(&mut self, blob: Cow<'a, [u8]>) -> Blob {
+        const ZEROS: [u8; BLOB_ALIGNMENT as usize] = [0; BLOB_ALIGNMENT as usize];
+        let offset = self.len.next_multiple_of(ZEROS.len());
+        let (length, blake3) = (blob.len(), blake3::hash(&blob).into());
+        self.parts.extend([Cow::Borrowed(&ZEROS[..offset - self.len]), blob]);
+        self.len = offset + length;
+        Blob { offset: offset as u64, length: length as u64, blake3 }
     }
 
     fn tensor(
@@ -96,9 +109,9 @@ impl Blobs {
         name: &str,
         dtype: DataType,
         shape: Shape,
-        data: &[f32],
+        data: &'a [f32],
     ) -> Result<TensorEntry, String> {
         let bytes = dtype.encode(shape, data).map_err(|message| format!("tensor '{name}' {message}"))?;
-        Ok(TensorEntry { name: name.to_owned(), dtype, shape, blob: self.push(&bytes) })
+        Ok(TensorEntry { name: name.to_owned(), dtype, shape, blob: self.push(bytes) })
     }
 }
