@@ -177,6 +177,19 @@ fn small_weights_are_read_back_and_say_what_they_are() {
     assert!(message.contains("fc.weight") && message.contains("NaN"), "{message}");
 }
 
+/// A checkpoint takes no memory beside the tensors.
+#[cfg(target_endian = "little")]
+#[test]
+fn what_is_stored_as_it_is_in_memory_is_not_copied() {
+    use std::borrow::Cow;
+
+    let package = package();
+    let parts = writer::encode(&package, None).unwrap();
+    let blobs = parts[1..].iter();
+    let copied: usize = blobs.filter(|part| matches!(part, Cow::Owned(_))).map(|part| part.len()).sum();
+    assert_eq!(copied, 0);
+}
+
 #[cfg(feature = "sign")]
 #[test]
 fn a_signature_covers_every_byte() {
