@@ -177,7 +177,7 @@ fn small_weights_are_read_back_and_say_what_they_are() {
     assert!(message.contains("fc.weight") && message.contains("NaN"), "{message}");
 }
 
-/// A checkpoint takes no memory beside the tensors.
+/// Writing a checkpoint takes no memory beside its tensors.
 #[cfg(target_endian = "little")]
 #[test]
 fn what_is_stored_as_it_is_in_memory_is_not_copied() {
