@@ -20,7 +20,6 @@ struct Params {
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> scale: array<T>;
 @group(0) @binding(2) var<storage, read> shift: array<T>;
 @group(0) @binding(3) var<storage, read> mean: array<T>;
@@ -42,6 +41,6 @@ fn main(
     let offset = shift[c] - mean[c] * factor;
     for (var pixel = first; pixel < last; pixel++) {
         let at = pixel * params.channels + c;
-        y[at] = fma(x[at], factor, offset);
+        y[at] = fma(x_at(at), factor, offset);
     }
 }

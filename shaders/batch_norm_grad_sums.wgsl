@@ -23,8 +23,9 @@ struct Params {
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<T>;
-@group(0) @binding(1) var<storage, read> dy: array<T>;
+// The binding of dy.
+const DY = 1;
+
 @group(0) @binding(2) var<storage, read> mean: array<T>;
 @group(0) @binding(3) var<storage, read> variance: array<T>;
 @group(0) @binding(4) var<storage, read_write> partial: array<T>;
@@ -55,8 +56,8 @@ fn main(
         var block_plain = T();
         for (var p = first; p < min(first + BLOCK, end); p++) {
             let at = p * params.channels + c;
-            let gradient = dy[at];
-            block_scaled += gradient * (x[at] - center);
+            let gradient = dy_at(at);
+            block_scaled += gradient * (x_at(at) - center);
             block_plain += gradient;
         }
         scaled += block_scaled;

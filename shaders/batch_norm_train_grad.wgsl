@@ -25,8 +25,9 @@ struct Params {
     per_count: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<T>;
-@group(0) @binding(1) var<storage, read> dy: array<T>;
+// The binding of dy.
+const DY = 1;
+
 @group(0) @binding(2) var<storage, read> scale: array<T>;
 @group(0) @binding(3) var<storage, read> mean: array<T>;
 @group(0) @binding(4) var<storage, read> variance: array<T>;
@@ -52,6 +53,6 @@ fn main(
     let factor = scale[c] * per_sigma;
     for (var pixel = first; pixel < last; pixel++) {
         let at = pixel * params.channels + c;
-        dx[at] = factor * (dy[at] - plain - (x[at] - center) * scaled);
+        dx[at] = factor * (dy_at(at) - plain - (x_at(at) - center) * scaled);
     }
 }

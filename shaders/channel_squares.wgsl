@@ -19,7 +19,6 @@ struct Params {
     parts: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> mean: array<T>;
 @group(0) @binding(2) var<storage, read_write> partial: array<T>;
 @group(0) @binding(3) var<uniform> params: Params;
@@ -46,7 +45,7 @@ fn main(
     for (var first = part * per_part; first < end; first += BLOCK) {
         var block = T();
         for (var p = first; p < min(first + BLOCK, end); p++) {
-            let difference = x[p * params.channels + c] - center;
+            let difference = x_at(p * params.channels + c) - center;
             block += difference * difference;
         }
         sum += block;

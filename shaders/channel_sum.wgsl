@@ -18,7 +18,6 @@ struct Params {
     parts: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read_write> partial: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 
@@ -43,7 +42,7 @@ fn main(
     for (var first = part * per_part; first < end; first += BLOCK) {
         var block = T();
         for (var p = first; p < min(first + BLOCK, end); p++) {
-            block += x[p * params.channels + c];
+            block += x_at(p * params.channels + c);
         }
         sum += block;
     }

@@ -12,8 +12,9 @@
 // Dispatch: for each 8 input channels, one thread for each square of 4 by 4 pixels, rounded up to whole workgroups: all
 // lanes of a subgroup share their weights.
 
-@group(0) @binding(0) var<storage, read> dy: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
+// The binding of dy.
+const DY = 0;
+
 @group(0) @binding(2) var<storage, read_write> dx: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
@@ -120,56 +121,56 @@ fn main(
     var sum32 = Sums();
     var sum33 = Sums();
     for (var o = 0u; o < filters; o++) {
-        let y00 = select(vec4<f32>(), dy[row0.x + o], inside0.x);
-        let y01 = select(vec4<f32>(), dy[row0.y + o], inside0.y);
-        let y02 = select(vec4<f32>(), dy[row0.z + o], inside0.z);
-        let y10 = select(vec4<f32>(), dy[row1.x + o], inside1.x);
-        let y11 = select(vec4<f32>(), dy[row1.y + o], inside1.y);
-        let y12 = select(vec4<f32>(), dy[row1.z + o], inside1.z);
-        let y20 = select(vec4<f32>(), dy[row2.x + o], inside2.x);
-        let y21 = select(vec4<f32>(), dy[row2.y + o], inside2.y);
-        let y22 = select(vec4<f32>(), dy[row2.z + o], inside2.z);
-        let w0 = shared_weights(weight[first + 0u * tap + o]);
+        let y00 = select(vec4<f32>(), dy_at(row0.x + o), inside0.x);
+        let y01 = select(vec4<f32>(), dy_at(row0.y + o), inside0.y);
+        let y02 = select(vec4<f32>(), dy_at(row0.z + o), inside0.z);
+        let y10 = select(vec4<f32>(), dy_at(row1.x + o), inside1.x);
+        let y11 = select(vec4<f32>(), dy_at(row1.y + o), inside1.y);
+        let y12 = select(vec4<f32>(), dy_at(row1.z + o), inside1.z);
+        let y20 = select(vec4<f32>(), dy_at(row2.x + o), inside2.x);
+        let y21 = select(vec4<f32>(), dy_at(row2.y + o), inside2.y);
+        let y22 = select(vec4<f32>(), dy_at(row2.z + o), inside2.z);
+        let w0 = shared_weights(weights_at(first + 0u * tap + o));
         sum11 = add(sum11, y11, w0);
         sum13 = add(sum13, y12, w0);
         sum31 = add(sum31, y21, w0);
         sum33 = add(sum33, y22, w0);
-        let w1 = shared_weights(weight[first + 1u * tap + o]);
+        let w1 = shared_weights(weights_at(first + 1u * tap + o));
         sum10 = add(sum10, y10, w1);
         sum12 = add(sum12, y11, w1);
         sum30 = add(sum30, y20, w1);
         sum32 = add(sum32, y21, w1);
-        let w2 = shared_weights(weight[first + 2u * tap + o]);
+        let w2 = shared_weights(weights_at(first + 2u * tap + o));
         sum11 = add(sum11, y10, w2);
         sum13 = add(sum13, y11, w2);
         sum31 = add(sum31, y20, w2);
         sum33 = add(sum33, y21, w2);
-        let w3 = shared_weights(weight[first + 3u * tap + o]);
+        let w3 = shared_weights(weights_at(first + 3u * tap + o));
         sum01 = add(sum01, y01, w3);
         sum03 = add(sum03, y02, w3);
         sum21 = add(sum21, y11, w3);
         sum23 = add(sum23, y12, w3);
-        let w4 = shared_weights(weight[first + 4u * tap + o]);
+        let w4 = shared_weights(weights_at(first + 4u * tap + o));
         sum00 = add(sum00, y00, w4);
         sum02 = add(sum02, y01, w4);
         sum20 = add(sum20, y10, w4);
         sum22 = add(sum22, y11, w4);
-        let w5 = shared_weights(weight[first + 5u * tap + o]);
+        let w5 = shared_weights(weights_at(first + 5u * tap + o));
         sum01 = add(sum01, y00, w5);
         sum03 = add(sum03, y01, w5);
         sum21 = add(sum21, y10, w5);
         sum23 = add(sum23, y11, w5);
-        let w6 = shared_weights(weight[first + 6u * tap + o]);
+        let w6 = shared_weights(weights_at(first + 6u * tap + o));
         sum11 = add(sum11, y01, w6);
         sum13 = add(sum13, y02, w6);
         sum31 = add(sum31, y11, w6);
         sum33 = add(sum33, y12, w6);
-        let w7 = shared_weights(weight[first + 7u * tap + o]);
+        let w7 = shared_weights(weights_at(first + 7u * tap + o));
         sum10 = add(sum10, y00, w7);
         sum12 = add(sum12, y01, w7);
         sum30 = add(sum30, y10, w7);
         sum32 = add(sum32, y11, w7);
-        let w8 = shared_weights(weight[first + 8u * tap + o]);
+        let w8 = shared_weights(weights_at(first + 8u * tap + o));
         sum11 = add(sum11, y00, w8);
         sum13 = add(sum13, y01, w8);
         sum31 = add(sum31, y10, w8);

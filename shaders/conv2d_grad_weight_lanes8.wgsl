@@ -15,8 +15,9 @@
 // Dispatch: for each part and each 16 output channels, one thread for each tap and 4 input
 // channels, rounded up to whole subgroups.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+// The binding of dy.
+const DY = 1;
+
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
@@ -68,13 +69,13 @@ fn main(
         let image_row = (row / params.out_h * params.in_h + min(i_h, params.in_h - 1u)) * params.in_w;
         for (var q = 0u; q < params.out_w; q += 2u) {
             // Past the end of the row the last pixel's gradient is loaded again; its x counts as 0.
-            let mine = dy[(row * params.out_w + min(q + lane / 4u, params.out_w - 1u)) * filters + o + lane % 4u];
+            let mine = dy_at((row * params.out_w + min(q + lane / 4u, params.out_w - 1u)) * filters + o + lane % 4u);
             let left0 = q * params.stride_w + s * params.dilation_w - params.pad_left;
             let left1 = left0 + params.stride_w;
             let inside0 = row_inside && left0 < params.in_w;
             let inside1 = row_inside && left1 < params.in_w && q + 1u < params.out_w;
-            let x0 = select(vec4<f32>(), x[(image_row + min(left0, params.in_w - 1u)) * channels + c], inside0);
-            let x1 = select(vec4<f32>(), x[(image_row + min(left1, params.in_w - 1u)) * channels + c], inside1);
+            let x0 = select(vec4<f32>(), x_at((image_row + min(left0, params.in_w - 1u)) * channels + c), inside0);
+            let x1 = select(vec4<f32>(), x_at((image_row + min(left1, params.in_w - 1u)) * channels + c), inside1);
             let y00 = subgroupBroadcast(mine, 0u);
             let y10 = subgroupBroadcast(mine, 4u);
             sum00 = fma(vec4<f32>(x1.x), y10, fma(vec4<f32>(x0.x), y00, sum00));

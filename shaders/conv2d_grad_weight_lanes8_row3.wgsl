@@ -16,8 +16,9 @@
 // Dispatch: for each part and each 16 output channels, one thread for each row of taps and 4 input
 // channels, rounded up to whole subgroups.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+// The binding of dy.
+const DY = 1;
+
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
@@ -152,8 +153,8 @@ fn main(
             let end_of_row = params.out_w - 1u;
             let at0 = (row * params.out_w + min(pixel0, end_of_row)) * filters + o + lane % 4u;
             let at1 = (row * params.out_w + min(pixel1, end_of_row)) * filters + o + lane % 4u;
-            let mine0 = select(vec4<f32>(), dy[at0], pixel0 <= end_of_row);
-            let mine1 = select(vec4<f32>(), dy[at1], pixel1 <= end_of_row);
+            let mine0 = select(vec4<f32>(), dy_at(at0), pixel0 <= end_of_row);
+            let mine1 = select(vec4<f32>(), dy_at(at1), pixel1 <= end_of_row);
             // One before the image wraps to a huge one, so one comparison finds both edges.
             let start = q * params.stride_w - params.pad_left;
             let j = start + params.stride_w * vec4<u32>(0u, 1u, 2u, 3u);
@@ -162,14 +163,14 @@ fn main(
             let inside_too = (k <= vec2<u32>(last)) & vec2<bool>(row_inside);
             let at = (image_row + min(j, vec4<u32>(last))) * channels + c;
             let at_too = (image_row + min(k, vec2<u32>(last))) * channels + c;
-            let x0 = select(vec4<f32>(), x[at.x], inside.x);
-            let x1 = select(vec4<f32>(), x[at.y], inside.y);
-            let x2 = select(vec4<f32>(), x[at.z], inside.z);
-            let x3 = select(vec4<f32>(), x[at.w], inside.w);
+            let x0 = select(vec4<f32>(), x_at(at.x), inside.x);
+            let x1 = select(vec4<f32>(), x_at(at.y), inside.y);
+            let x2 = select(vec4<f32>(), x_at(at.z), inside.z);
+            let x3 = select(vec4<f32>(), x_at(at.w), inside.w);
             left = add_tap(left, x0, x1, x2, x3, mine0, mine1);
-            let x4 = select(vec4<f32>(), x[at_too.x], inside_too.x);
+            let x4 = select(vec4<f32>(), x_at(at_too.x), inside_too.x);
             middle = add_tap(middle, x1, x2, x3, x4, mine0, mine1);
-            let x5 = select(vec4<f32>(), x[at_too.y], inside_too.y);
+            let x5 = select(vec4<f32>(), x_at(at_too.y), inside_too.y);
             right = add_tap(right, x2, x3, x4, x5, mine0, mine1);
         }
     }

@@ -14,10 +14,7 @@
 // Dispatch: for each 16 output channels, one thread for each 4 pixels of an output row, rounded up
 // to whole workgroups: all lanes of a subgroup share their weights.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> mask: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<uniform> params: Params;
 
@@ -52,10 +49,10 @@ fn main(
             let tap = (r * params.kernel_w + s) * params.in_c * filters;
             for (var c = 0u; c < channels; c++) {
                 let start = tap + c * 4u * filters;
-                let x0 = select(vec4<f32>(), x[at.x + c], inside.x);
-                let x1 = select(vec4<f32>(), x[at.y + c], inside.y);
-                let x2 = select(vec4<f32>(), x[at.z + c], inside.z);
-                let x3 = select(vec4<f32>(), x[at.w + c], inside.w);
+                let x0 = select(vec4<f32>(), x_at(at.x + c), inside.x);
+                let x1 = select(vec4<f32>(), x_at(at.y + c), inside.y);
+                let x2 = select(vec4<f32>(), x_at(at.z + c), inside.z);
+                let x3 = select(vec4<f32>(), x_at(at.w + c), inside.w);
                 sums = add_tap(sums, x0, x1, x2, x3, weights_at(start + first), weights_at(start + second));
             }
         }

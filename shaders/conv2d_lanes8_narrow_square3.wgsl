@@ -14,7 +14,6 @@
 // Dispatch: one thread for each square of 4 by 4 outputs, rounded up to whole workgroups: all lanes of a subgroup
 // share their weights.
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read> mask: array<f32>;

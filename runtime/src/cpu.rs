@@ -194,7 +194,7 @@ impl Cpu {
 
     pub(crate) fn run(&mut self, program: &mut CpuProgram) -> Result<()> {
         let plan = &program.plan;
-        for (i, &len) in plan.temporaries.iter().enumerate() {
+        for (i, &len) in plan.temporaries.buffers.iter().enumerate() {
             if i == self.temporaries.len() {
                 self.temporaries.push(Vec::new());
             }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{Gpu, GpuProgram};
 use crate::graph::{Graph, Variable};
-use crate::plan::{Limits, Plan, Slot};
+use crate::plan::{Limits, Plan, Slot, Temporaries};
 use crate::prologue::{Split, split};
 use crate::recompute::{Wanted, binary_size, plan_within};
 #[cfg(feature = "gpu")]
@@ -45,20 +45,11 @@ struct Memory {
     limit: Option<u64>,
     /// Whether programs take as little as they can, whatever the limit.
     least: bool,
-    /// Elements of each temporary that some program needs: programs share them, one after the other.
-    temporaries: Vec<usize>,
+    /// What some program needs: programs share it, one after the other.
+    temporaries: Temporaries,
     /// Bytes of the weights that programs keep rearranged.
     rearranged: u64,
     recomputed: f64,
-}
-
-impl Memory {
-    /// The temporaries of all programs with `plan` among them.
-    fn with(&self, plan: &Plan) -> Vec<usize> {
-        let (a, b) = (&self.temporaries, &plan.temporaries);
-        let len = |t: &[usize], i: usize| t.get(i).copied().unwrap_or(0);
-        (0..a.len().max(b.len())).map(|i| len(a, i).max(len(b, i))).collect()
-    }
 }
 
 enum Executor {
@@ -199,8 +190,7 @@ impl Device {
             Executor::Gpu(gpu) => gpu.variable_bytes() + gpu.temporary_bytes(),
             #[cfg(feature = "train")]
             Executor::Dry(dry) => {
-                let temporaries: usize = self.memory.temporaries.iter().sum();
-                dry.variable_bytes() + temporaries as u64 * 4 + self.memory.rearranged
+                dry.variable_bytes() + self.memory.temporaries.bytes() + self.memory.rearranged
             }
         }
     }
@@ -393,7 +383,7 @@ impl Device {
                 _ => {}
             }
         }
-        self.memory.temporaries.clear();
+        self.memory.temporaries = Temporaries::default();
         match &mut self.executor {
             Executor::Cpu(cpu) => cpu.release_temporaries(),
             #[cfg(feature = "gpu")]
@@ -438,9 +428,9 @@ impl Device {
             Some(wanted) => {
                 let others = self.variable_bytes() + self.memory.rearranged;
                 let bytes = |plan: &Plan| {
-                    let temporaries: usize = self.memory.with(plan).iter().sum();
+                    let temporaries = self.memory.temporaries.with(&plan.temporaries).bytes();
                     let spent: u64 = self.spent(plan, fixed, made).iter().map(|v| v.len as u64 * 4).sum();
-                    others + rearranged(plan) + temporaries as u64 * 4 - spent
+                    others + rearranged(plan) + temporaries - spent
                 };
                 let (least, plan) = (whole.flops, plan_within(graph, whole, planned, wanted, bytes)?);
                 let again = plan.flops.saturating_sub(least);
@@ -451,7 +441,7 @@ impl Device {
             }
         };
         self.memory.rearranged += rearranged(&plan);
-        self.memory.temporaries = self.memory.with(&plan);
+        self.memory.temporaries = self.memory.temporaries.with(&plan.temporaries);
         Ok(plan)
     }
 

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::network::BatchNormMode;
 use crate::ops::{CrossEntropy, Op, Sum};
 use crate::optim::{Optimizer, OptimizerConfig};
-use crate::plan::{Limits, Plan};
+use crate::plan::{Limits, Plan, Temporaries};
 use crate::prologue::{Split, split};
 use crate::session::{Images, ModelGraph, Session};
 
@@ -26,11 +26,22 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Predicts the memory of `model` at a batch of `batch` images, on the CPU executor or a GPU.
-    pub fn predict(model: &Model, batch: usize, optimizer: &OptimizerConfig, on_cpu: bool) -> Result<Self> {
+    /// Predicts the memory of `model` at a batch of `batch` images on `device`, of which it takes none.
+    pub fn predict(
+        model: &Model,
+        batch: usize,
+        optimizer: &OptimizerConfig,
+        device: &Device,
+    ) -> Result<Self> {
         // Host memory that is never written to costs nothing, so the buffers are simply made.
         let mut session = Session::new(Device::cpu(), model, batch)?;
-        let mut taken = Taken { on_cpu, temporaries: Vec::new(), rearranged: 0, spent: 0 };
+        let mut taken = Taken {
+            on_cpu: device.is_cpu(),
+            limits: device.limits(),
+            temporaries: Temporaries::default(),
+            rearranged: 0,
+            spent: 0,
+        };
         let mut graph = session.graph(batch);
         graph.input_gradient(Loss::CrossEntropy)?;
         taken.add(&mut session, &graph)?;
@@ -47,8 +58,8 @@ impl Footprint {
 /// What programs take besides variables.
 struct Taken {
     on_cpu: bool,
-    /// Elements of each buffer that programs share, one after the other.
-    temporaries: Vec<usize>,
+    limits: Limits,
+    temporaries: Temporaries,
     /// Bytes of the weights that the CPU executor keeps rearranged.
     rearranged: u64,
     /// Bytes of what it rearranged and does not keep otherwise.
@@ -63,23 +74,19 @@ impl Taken {
         let graph = fuse(&model.graph);
         let graph = if self.on_cpu { graph } else { in_fours(graph)? };
         let Split { main, made, .. } = split(&graph, &parameters, |len| device.variable(len))?;
-        let plan = Plan::new(&main, &Limits::HOST)?;
+        let plan = Plan::new(&main, &self.limits)?;
         if self.on_cpu {
             let fixed = [&parameters[..], &made].concat();
             self.rearranged += rearranged_bytes(&plan, &fixed);
             self.spent +=
                 only_rearranged(&plan, &fixed, &made).iter().map(|v| v.len() as u64 * 4).sum::<u64>();
         }
-        self.temporaries.resize(self.temporaries.len().max(plan.temporaries.len()), 0);
-        for (len, wanted) in self.temporaries.iter_mut().zip(plan.temporaries) {
-            *len = wanted.max(*len);
-        }
+        self.temporaries = self.temporaries.with(&plan.temporaries);
         Ok(())
     }
 
     fn total(&self, session: &mut Session) -> u64 {
-        let temporaries: usize = self.temporaries.iter().sum();
-        session.device().variable_bytes() + self.rearranged + temporaries as u64 * 4 - self.spent
+        session.device().variable_bytes() + self.rearranged + self.temporaries.bytes() - self.spent
     }
 }
 

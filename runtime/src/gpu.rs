@@ -2,12 +2,14 @@
 
 mod clock;
 mod pace;
+mod textures;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
 use pace::Pace;
+use textures::{ROW_BYTES, TextureCopy};
 
 use crate::error::{Error, Result};
 use crate::graph::Variable;
@@ -43,7 +45,8 @@ pub struct Gpu {
     /// Variables that there ever were.
     made: u32,
     temporaries: Vec<wgpu::Buffer>,
-    /// Counts replacements of temporaries; programs bound to older ones bind again.
+    textures: Vec<wgpu::Texture>,
+    /// Counts replacements of temporaries and textures; programs bound to older ones bind again.
     generation: u64,
     pace: Pace,
     fault: Arc<Mutex<Option<String>>>,
@@ -62,6 +65,8 @@ pub(crate) struct GpuProgram {
 }
 
 struct Bound {
+    /// What is copied before.
+    copies: Vec<TextureCopy>,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     workgroups: [u32; 2],
@@ -102,7 +107,17 @@ fn limits(found: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterIn
         workgroups_per_dimension: found.max_compute_workgroups_per_dimension,
         subgroup_lanes: fixed.then_some(info.subgroup_max_size),
         software: info.device_type == wgpu::DeviceType::Cpu,
+        slow_buffers: info.device_type == wgpu::DeviceType::Cpu && inserts_by_memory(),
     }
+}
+
+/// Whether a driver that runs on this processor puts what lanes load from a buffer together by way of memory, number by
+/// number (docs/gpus.md): AVX-512 has masked moves for that.
+fn inserts_by_memory() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return !std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+    false
 }
 
 fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
@@ -230,6 +245,7 @@ impl Gpu {
             variables: HashMap::new(),
             made: 0,
             temporaries: Vec::new(),
+            textures: Vec::new(),
             generation: 0,
             pace: Pace::new(),
             fault,
@@ -295,6 +311,7 @@ impl Gpu {
     /// Gives the memory of all temporaries back, until a program needs them.
     pub(crate) fn release_temporaries(&mut self) {
         self.temporaries.clear();
+        self.textures.clear();
         self.generation += 1;
     }
 
@@ -303,7 +320,9 @@ impl Gpu {
     }
 
     pub(crate) fn temporary_bytes(&self) -> u64 {
-        self.temporaries.iter().map(wgpu::Buffer::size).sum()
+        let buffers: u64 = self.temporaries.iter().map(wgpu::Buffer::size).sum();
+        let rows: u64 = self.textures.iter().map(|t| u64::from(t.height())).sum();
+        buffers + rows * ROW_BYTES
     }
 
     pub(crate) fn write(&mut self, variable: Variable, values: &[f32]) {
@@ -401,14 +420,27 @@ impl Gpu {
 
     /// Makes the temporaries large enough for `plan`.
     fn reserve(&mut self, plan: &Plan) -> Result<()> {
-        for (i, &len) in plan.temporaries.iter().enumerate() {
+        for (i, &len) in plan.temporaries.buffers.iter().enumerate() {
             let enough = self.temporaries.get(i).is_some_and(|b| b.size() >= len as u64 * 4);
             if !enough {
-                let buffer = self.buffer("temporary", len, wgpu::BufferUsages::STORAGE)?;
+                let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+                let buffer = self.buffer("temporary", len, usage)?;
                 if i < self.temporaries.len() {
                     self.temporaries[i] = buffer;
                 } else {
                     self.temporaries.push(buffer);
+                }
+                self.generation += 1;
+            }
+        }
+        for (i, &rows) in plan.temporaries.textures.iter().enumerate() {
+            let enough = self.textures.get(i).is_some_and(|t| t.height() as usize >= rows);
+            if !enough {
+                let texture = self.texture(rows)?;
+                if i < self.textures.len() {
+                    self.textures[i] = texture;
+                } else {
+                    self.textures.push(texture);
                 }
                 self.generation += 1;
             }
@@ -424,15 +456,32 @@ impl Gpu {
         let mut offset = 0;
         for step in &program.plan.steps {
             let flops = profile::flops(step);
+            // The inputs that lie in the textures.
+            let mut held = Vec::new();
             for dispatch in &step.launch.dispatches {
                 let pipeline = self.pipeline(&dispatch.kernel)?;
+                let textured = dispatch.textured_inputs();
+                let mut copies = Vec::new();
+                let mut views = HashMap::new();
+                for (k, (&i, texture)) in textured.iter().zip(&self.textures).enumerate() {
+                    if held.get(k) != Some(&i) {
+                        copies.push(TextureCopy::new(&self.argument(step, Argument::Input(i)), texture));
+                    }
+                    views.insert(i, texture.create_view(&wgpu::TextureViewDescriptor::default()));
+                }
+                if !textured.is_empty() {
+                    held = textured;
+                }
                 let mut entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
                     .arguments
                     .iter()
                     .enumerate()
                     .map(|(i, argument)| wgpu::BindGroupEntry {
                         binding: i as u32,
-                        resource: wgpu::BindingResource::Buffer(self.argument(step, *argument)),
+                        resource: match argument {
+                            Argument::Texture(i) => wgpu::BindingResource::TextureView(&views[i]),
+                            _ => wgpu::BindingResource::Buffer(self.argument(step, *argument)),
+                        },
                     })
                     .collect();
                 entries.push(wgpu::BindGroupEntry {
@@ -452,7 +501,7 @@ impl Gpu {
                 let groups = dispatch.threads.div_ceil(dispatch.kernel.workgroup.into());
                 let most = u64::from(self.info.limits.workgroups_per_dimension);
                 let workgroups = [groups.min(most) as u32, groups.div_ceil(most) as u32];
-                bound.push(Bound { pipeline, group, workgroups, flops });
+                bound.push(Bound { copies, pipeline, group, workgroups, flops });
             }
         }
         if let Some(e) = watch.close() {
@@ -466,7 +515,7 @@ impl Gpu {
     /// The part of a buffer that an argument stands for: the operand's elements, rounded up to four.
     fn argument(&self, step: &Step, argument: Argument) -> wgpu::BufferBinding<'_> {
         let (slot, len) = match argument {
-            Argument::Input(i) => (step.inputs[i].slot, step.inputs[i].shape.len()),
+            Argument::Input(i) | Argument::Texture(i) => (step.inputs[i].slot, step.inputs[i].shape.len()),
             Argument::Output(i) => (step.outputs[i].slot, step.outputs[i].shape.len()),
             Argument::Scratch(i) => (Slot::Temporary(step.scratch[i]), step.launch.scratch[i]),
         };
@@ -514,21 +563,31 @@ impl Gpu {
     /// Hands dispatches to the adapter, which writes when they began and ended to `times` from that index on.
     fn submit(&mut self, dispatches: &[Bound], times: Option<(&wgpu::QuerySet, u32)>) -> Result<()> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: None,
-            timestamp_writes: times.map(|(query_set, first)| wgpu::ComputePassTimestampWrites {
-                query_set,
-                beginning_of_pass_write_index: Some(first),
-                end_of_pass_write_index: Some(first + 1),
-            }),
-        });
-        for dispatch in dispatches {
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.group, &[]);
-            let [x, y] = dispatch.workgroups;
-            pass.dispatch_workgroups(x, y, 1);
+        // Copies lie between passes.
+        let mut passes: Vec<&[Bound]> = dispatches.chunk_by(|_, next| next.copies.is_empty()).collect();
+        let begins_with_copies = passes.first().is_none_or(|pass| !pass[0].copies.is_empty());
+        if times.is_some() && begins_with_copies {
+            // Its beginning is theirs.
+            passes.insert(0, &[]);
         }
-        drop(pass);
+        let last = passes.len().saturating_sub(1);
+        for (i, dispatches) in passes.into_iter().enumerate() {
+            dispatches.iter().flat_map(|d| &d.copies).for_each(|copy| copy.encode(&mut encoder));
+            let timestamp_writes = times.map(|(query_set, first)| wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: (i == 0).then_some(first),
+                end_of_pass_write_index: (i == last).then_some(first + 1),
+            });
+            let timestamp_writes = timestamp_writes.filter(|_| i == 0 || i == last);
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            for dispatch in dispatches {
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.group, &[]);
+                let [x, y] = dispatch.workgroups;
+                pass.dispatch_workgroups(x, y, 1);
+            }
+        }
         let index = self.queue.submit([encoder.finish()]);
         self.pace.submitted(index, dispatches.iter().map(|d| d.flops).sum());
         if let Some((oldest, flops)) = self.pace.too_many() {

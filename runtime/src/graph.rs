@@ -222,7 +222,7 @@ mod tests {
 
         let early = graph.clone().with_early_sums();
         assert_eq!(early.nodes.len(), graph.nodes.len());
-        let bytes = |g: &Graph| Plan::new(g, &Limits::HOST).expect("it fits").temporary_bytes();
+        let bytes = |g: &Graph| Plan::new(g, &Limits::HOST).expect("it fits").temporaries.bytes();
         assert_eq!((bytes(&graph), bytes(&early)), (4 * 200, 200));
         let mut program = device.compile(&early).expect("it fits");
         device.run(&mut program).expect("it runs");

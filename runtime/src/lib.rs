@@ -128,7 +128,7 @@ pub use import::{
 pub use loss::Loss;
 pub use model::{Model, Preprocessing};
 pub use network::{BatchNormMode, Forward, Head, Layer, Network, Parameter, Role, Source};
-pub use plan::{Limits, Operand, Plan, Slot, Step};
+pub use plan::{Limits, Operand, Plan, Slot, Step, Temporaries};
 pub use profile::StepTime;
 pub use random::{Purpose, Stream, threefry};
 pub use report::{AttackResult, CleanResult, EvaluationReport, Warning, WorstCase, wilson};

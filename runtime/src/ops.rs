@@ -68,7 +68,7 @@ pub use fold_batch_norm::FoldBatchNorm;
 pub use image_sum::{ImageSpread, ImageSum};
 pub use keep_top::KeepTop;
 pub use largest_other::{LargestOther, LargestOtherGrad};
-pub use launch::{Argument, Dispatch, Kernel, Launch};
+pub use launch::{Argument, Dispatch, Kernel, Launch, TEXELS};
 pub use log_softmax::{LogSoftmax, LogSoftmaxGrad};
 pub use logit_loss::{LogitLoss, LogitLossGrad, LogitLossKind};
 pub use map::{Function, Map};

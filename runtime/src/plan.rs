@@ -4,7 +4,7 @@
 use crate::choices::Choices;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Variable};
-use crate::ops::{Argument, Launch, Op};
+use crate::ops::{Argument, Launch, Op, TEXELS};
 use crate::shape::Shape;
 
 /// What a device allows, in WebGPU's terms.
@@ -19,6 +19,8 @@ pub struct Limits {
     pub subgroup_lanes: Option<u32>,
     /// Whether kernels run on a processor, where a barrier costs much and workgroup memory gains nothing.
     pub software: bool,
+    /// Whether loads from textures are many times as fast as loads from storage buffers: on llvmpipe without AVX-512.
+    pub slow_buffers: bool,
 }
 
 impl Limits {
@@ -30,6 +32,7 @@ impl Limits {
         workgroups_per_dimension: 65_535,
         subgroup_lanes: None,
         software: false,
+        slow_buffers: false,
     };
 
     /// Host memory.
@@ -40,6 +43,7 @@ impl Limits {
         workgroups_per_dimension: u32::MAX,
         subgroup_lanes: None,
         software: true,
+        slow_buffers: false,
     };
 }
 
@@ -47,7 +51,7 @@ impl Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
     Variable(Variable),
-    /// An index into [`Plan::temporaries`].
+    /// An index into [`Temporaries::buffers`].
     Temporary(usize),
 }
 
@@ -69,11 +73,41 @@ pub struct Step {
     pub label: String,
 }
 
+/// Working memory that programs share, one after the other.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Temporaries {
+    /// Elements of each buffer; values whose lifetimes do not overlap share one.
+    pub buffers: Vec<usize>,
+    /// Rows of [`TEXELS`] texels of each texture. The first holds the first of every dispatch that has some, the second
+    /// the second, and so on: each is copied right before it is read.
+    pub textures: Vec<usize>,
+}
+
+impl Temporaries {
+    /// What is large enough for both.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let larger = |a: &[usize], b: &[usize]| {
+            let len = |t: &[usize], i: usize| t.get(i).copied().unwrap_or(0);
+            (0..a.len().max(b.len())).map(|i| len(a, i).max(len(b, i))).collect()
+        };
+        Self {
+            buffers: larger(&self.buffers, &other.buffers),
+            textures: larger(&self.textures, &other.textures),
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        let elements: usize = self.buffers.iter().sum();
+        let rows: usize = self.textures.iter().sum();
+        (elements + rows * 4 * TEXELS) as u64 * 4
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: Vec<Step>,
-    /// Elements of each temporary buffer; values whose lifetimes do not overlap share one.
-    pub temporaries: Vec<usize>,
+    pub temporaries: Temporaries,
     pub flops: u64,
 }
 
@@ -134,7 +168,7 @@ impl Plan {
             check(&step, limits)?;
             steps.push(step);
         }
-        let (buffers, temporaries) = share(&spans);
+        let (buffers, lens) = share(&spans);
         for step in &mut steps {
             for operand in step.inputs.iter_mut().chain(&mut step.outputs) {
                 if let Slot::Temporary(t) = &mut operand.slot {
@@ -145,12 +179,8 @@ impl Plan {
                 *t = buffers[*t];
             }
         }
+        let temporaries = Temporaries { buffers: lens, textures: textures(&steps) };
         Ok(Self { steps, temporaries, flops })
-    }
-
-    /// Bytes of all temporary buffers.
-    pub fn temporary_bytes(&self) -> u64 {
-        self.temporaries.iter().map(|&len| len as u64 * 4).sum()
     }
 }
 
@@ -176,6 +206,20 @@ fn last_uses(graph: &Graph, live: &[bool]) -> Vec<Option<usize>> {
         node.inputs.iter().for_each(|v| last[v.index()] = Some(i));
     }
     last
+}
+
+/// The rows of each texture that is large enough for all steps.
+fn textures(steps: &[Step]) -> Vec<usize> {
+    let mut rows = Vec::new();
+    for step in steps {
+        for dispatch in &step.launch.dispatches {
+            for (i, input) in dispatch.textured_inputs().into_iter().enumerate() {
+                rows.resize(rows.len().max(i + 1), 0);
+                rows[i] = rows[i].max(step.inputs[input].shape.len().div_ceil(4 * TEXELS));
+            }
+        }
+    }
+    rows
 }
 
 /// A temporary's elements, and the first and last node that touch it.
@@ -234,7 +278,8 @@ fn check(step: &Step, limits: &Limits) -> Result<()> {
         )));
     }
     for dispatch in &step.launch.dispatches {
-        let buffers = dispatch.arguments.len() as u64;
+        let is_buffer = |a: &&Argument| !matches!(a, Argument::Texture(_));
+        let buffers = dispatch.arguments.iter().filter(is_buffer).count() as u64;
         let groups = dispatch.threads.div_ceil(dispatch.kernel.workgroup.into());
         let rows = groups.div_ceil(limits.workgroups_per_dimension.into());
         if buffers > limits.storage_buffers.into()
@@ -247,15 +292,21 @@ fn check(step: &Step, limits: &Limits) -> Result<()> {
                 dispatch.kernel.name, dispatch.threads
             )));
         }
+        // What was copied to a texture stays as it is until the step is done.
+        let textured = dispatch.textured_inputs();
+        if step.outputs.iter().any(|o| textured.iter().any(|&i| step.inputs[i].slot == o.slot)) {
+            return Err(Error::Limit(format!("'{name}' writes what it reads as a texture")));
+        }
         // One buffer may not be read-only and writable in one dispatch.
         let slot = |a: &Argument| match *a {
-            Argument::Input(i) => step.inputs[i].slot,
+            Argument::Input(i) | Argument::Texture(i) => step.inputs[i].slot,
             Argument::Output(i) => step.outputs[i].slot,
             Argument::Scratch(i) => Slot::Temporary(step.scratch[i]),
         };
         let inputs = dispatch.arguments.iter().filter(|a| matches!(a, Argument::Input(_)));
         for input in inputs.map(slot) {
-            let others = dispatch.arguments.iter().filter(|a| !matches!(a, Argument::Input(_)));
+            let others =
+                dispatch.arguments.iter().filter(|a| matches!(a, Argument::Output(_) | Argument::Scratch(_)));
             if others.map(slot).any(|s| s == input) {
                 return Err(Error::Limit(format!("'{name}' reads and writes one buffer in one dispatch")));
             }

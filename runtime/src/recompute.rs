@@ -298,7 +298,7 @@ mod tests {
     }
 
     fn part_of(graph: &Graph, percent: u64) -> u64 {
-        Plan::new(graph, &Limits::HOST).expect("it fits").temporary_bytes() * percent / 100
+        Plan::new(graph, &Limits::HOST).expect("it fits").temporaries.bytes() * percent / 100
     }
 
     fn nodes_of(plan: &Plan, op: &str) -> usize {
@@ -327,10 +327,10 @@ mod tests {
                         whole,
                         |g| Plan::new(g, &Limits::HOST),
                         Wanted::Within(limit),
-                        Plan::temporary_bytes,
+                        |plan| plan.temporaries.bytes(),
                     )
                     .expect(arch);
-                    assert!(plan.temporary_bytes() <= limit, "{arch}");
+                    assert!(plan.temporaries.bytes() <= limit, "{arch}");
                     assert!(plan.flops > flops, "{arch}: nothing was computed again");
                     assert!((plan.flops as f64) < 1.4 * flops as f64, "{arch}: more than one forward pass");
                     let moved = nodes_of(&plan, "RunningStatistics");
@@ -358,7 +358,7 @@ mod tests {
             let forward = Forward::new(&graph);
             let graph = if least == 0 { forward.recomputing(&forward.cuts(3)) } else { graph.clone() };
             if least == 0 {
-                assert!(Plan::new(&graph, &Limits::HOST).expect("it fits").temporary_bytes() <= limit);
+                assert!(Plan::new(&graph, &Limits::HOST).expect("it fits").temporaries.bytes() <= limit);
             }
             run(&mut session, &graph);
             let gradient = session.buffers().gradient;
@@ -405,11 +405,11 @@ mod tests {
         let whole = Plan::new(&m.graph, &Limits::HOST).expect("it fits");
         let plan = |wanted| {
             let plan = |g: &Graph| Plan::new(g, &Limits::HOST);
-            plan_within(&m.graph, whole.clone(), plan, wanted, Plan::temporary_bytes)
+            plan_within(&m.graph, whole.clone(), plan, wanted, |plan| plan.temporaries.bytes())
         };
-        let least = plan(Wanted::Least).expect("it needs no limit").temporary_bytes();
-        assert!(least < whole.temporary_bytes());
-        assert_eq!(plan(Wanted::Within(least)).expect("it is enough").temporary_bytes(), least);
+        let least = plan(Wanted::Least).expect("it needs no limit").temporaries.bytes();
+        assert!(least < whole.temporaries.bytes());
+        assert_eq!(plan(Wanted::Within(least)).expect("it is enough").temporaries.bytes(), least);
         plan(Wanted::Within(least - 1)).expect_err("it is less than the least");
         let found = plan(Wanted::Within(1000));
         let message = found.expect_err("a kilobyte is not enough").to_string();

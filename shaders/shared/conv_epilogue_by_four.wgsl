@@ -4,13 +4,13 @@
 fn finish(sum: vec4<f32>, at: u32, o: u32) -> vec4<f32> {
     var v = worth(sum, o);
     if has(RESIDUAL) {
-        v += residual[at];
+        v += residual_at(at);
     }
     if has(RELU) {
         v = activate(v);
     }
     if has(RELU_GRAD) {
-        v = select(vec4<f32>(), v, passes(mask[at]));
+        v = select(vec4<f32>(), v, passes(mask_at(at)));
     }
     return v;
 }

@@ -49,17 +49,17 @@ fn row_at(columns: Columns, n: u32, i_h: u32, c: u32) -> Row {
     let inside = i_h < params.in_h;
     let first = (n * params.in_h + min(i_h, params.in_h - 1u)) * params.in_w * (params.in_c / 4u) + c;
     let own = columns.inside & vec4<bool>(inside);
-    let x1 = select(vec4<f32>(), x[first + columns.at.x], own.x);
-    let x2 = select(vec4<f32>(), x[first + columns.at.y], own.y);
-    let x3 = select(vec4<f32>(), x[first + columns.at.z], own.z);
-    let x4 = select(vec4<f32>(), x[first + columns.at.w], own.w);
+    let x1 = select(vec4<f32>(), x_at(first + columns.at.x), own.x);
+    let x2 = select(vec4<f32>(), x_at(first + columns.at.y), own.y);
+    let x3 = select(vec4<f32>(), x_at(first + columns.at.z), own.z);
+    let x4 = select(vec4<f32>(), x_at(first + columns.at.w), own.w);
     var x0 = select(vec4<f32>(), subgroupShuffleUp(x4, 1u), columns.given.x);
     var x5 = select(vec4<f32>(), subgroupShuffleDown(x1, 1u), columns.given.y);
     if columns.loaded.x & inside {
-        x0 = x[first + columns.outer.x];
+        x0 = x_at(first + columns.outer.x);
     }
     if columns.loaded.y & inside {
-        x5 = x[first + columns.outer.y];
+        x5 = x_at(first + columns.outer.y);
     }
     return Row(x0, x1, x2, x3, x4, x5);
 }

@@ -56,17 +56,17 @@ fn row_at(columns: Columns, n: u32, i_h: u32, c: u32) -> Row {
     let first = (n * params.in_h + min(i_h, params.in_h - 1u)) * params.in_w * (params.in_c / 4u) + c;
     let near = columns.near_inside & vec4<bool>(inside);
     let far = columns.far_inside & vec4<bool>(inside);
-    let x1 = select(vec4<f32>(), x[first + columns.near.x], near.x);
-    let x2 = select(vec4<f32>(), x[first + columns.near.y], near.y);
-    let x3 = select(vec4<f32>(), x[first + columns.near.z], near.z);
-    let x4 = select(vec4<f32>(), x[first + columns.near.w], near.w);
-    let x5 = select(vec4<f32>(), x[first + columns.far.x], far.x);
-    let x6 = select(vec4<f32>(), x[first + columns.far.y], far.y);
-    let x7 = select(vec4<f32>(), x[first + columns.far.z], far.z);
-    let x8 = select(vec4<f32>(), x[first + columns.far.w], far.w);
+    let x1 = select(vec4<f32>(), x_at(first + columns.near.x), near.x);
+    let x2 = select(vec4<f32>(), x_at(first + columns.near.y), near.y);
+    let x3 = select(vec4<f32>(), x_at(first + columns.near.z), near.z);
+    let x4 = select(vec4<f32>(), x_at(first + columns.near.w), near.w);
+    let x5 = select(vec4<f32>(), x_at(first + columns.far.x), far.x);
+    let x6 = select(vec4<f32>(), x_at(first + columns.far.y), far.y);
+    let x7 = select(vec4<f32>(), x_at(first + columns.far.z), far.z);
+    let x8 = select(vec4<f32>(), x_at(first + columns.far.w), far.w);
     var x0 = select(vec4<f32>(), subgroupShuffleUp(x8, 1u), columns.given);
     if columns.loaded & inside {
-        x0 = x[first + columns.outer];
+        x0 = x_at(first + columns.outer);
     }
     return Row(x0, x1, x2, x3, x4, x5, x6, x7, x8);
 }

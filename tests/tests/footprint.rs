@@ -19,7 +19,7 @@ fn assert_near(what: &str, predicted: u64, taken: u64) {
 fn check(device: Device, arch: &str, input: [usize; 3], batch: usize) {
     let model = Architecture::build(arch, input, 10, 0).expect("it is known");
     let adam = OptimizerConfig { kind: OptimizerKind::Adam, ..OptimizerConfig::default() };
-    let predicted = Footprint::predict(&model, batch, &adam, device.is_cpu()).expect("it fits");
+    let predicted = Footprint::predict(&model, batch, &adam, &device).expect("it fits");
 
     let mut session = Session::new(device, &model, batch).expect("it fits");
     let name = format!("{arch}, batch {batch}, {}", session.device_name());

@@ -127,8 +127,8 @@ fn temporaries_are_reused() {
     for count in [1, 2, 3, 10, 100] {
         let plan = Plan::new(&chain(count), &Limits::WEBGPU).expect("it fits");
         assert_eq!(plan.steps.len(), count + 1);
-        assert_eq!(plan.temporaries.len(), count.min(2), "a chain of {count}");
-        assert_eq!(plan.temporary_bytes(), plan.temporaries.len() as u64 * 4 * 840);
+        assert_eq!(plan.temporaries.buffers.len(), count.min(2), "a chain of {count}");
+        assert_eq!(plan.temporaries.bytes(), plan.temporaries.buffers.len() as u64 * 4 * 840);
     }
 }
 
@@ -146,7 +146,7 @@ fn memory_of_a_gradient_grows_by_one_activation_a_layer() {
         let loss = graph.add(Op::Sum(Sum { factor: 1.0 }), &[y]).expect("shapes fit");
         let gradient = differentiate(&mut graph, loss, &[x]).expect("it has a gradient")[0];
         graph.update(Op::Copy(Copy), &[gradient], &[out]).expect("shapes fit");
-        Plan::new(&graph, &Limits::WEBGPU).expect("it fits").temporary_bytes()
+        Plan::new(&graph, &Limits::WEBGPU).expect("it fits").temporaries.bytes()
     };
     assert_eq!(bytes(20) - bytes(10), 10 * 840 * 4);
 }
@@ -164,7 +164,7 @@ fn a_value_lives_until_its_last_reader() {
     }
     graph.update(Op::Add(Add), &[early, x], &[out]).expect("shapes fit");
     let plan = Plan::new(&graph, &Limits::WEBGPU).expect("it fits");
-    assert_eq!(plan.temporaries.len(), 3, "one for the early value, two that take turns");
+    assert_eq!(plan.temporaries.buffers.len(), 3, "one for the early value, two that take turns");
     let early = plan.steps[0].outputs[0].slot;
     let rewritten = plan.steps[1..].iter().flat_map(|s| &s.outputs).any(|o| o.slot == early);
     assert!(!rewritten, "the early value was overwritten before it was read");
@@ -183,7 +183,7 @@ fn what_nobody_needs_is_not_planned() {
     let plan = Plan::new(&graph, &Limits::WEBGPU).expect("it fits");
     let names: Vec<&str> = plan.steps.iter().map(|s| s.op.name()).collect();
     assert_eq!(names, ["Relu", "Copy"]);
-    assert_eq!(plan.temporaries.len(), 1);
+    assert_eq!(plan.temporaries.buffers.len(), 1);
 }
 
 /// Scratch and output buffers of a step are its own: none is another operand.
@@ -201,8 +201,12 @@ fn buffers_of_a_step_are_distinct() {
             let sound = distinct.len() == own.len() && own.iter().all(|slot| !read.contains(slot));
             let result = if sound { Ok(()) } else { Err(format!("reads {read:?}, writes {own:?}")) };
             failures.check(&case.name, result);
-            let fits =
-                step.launch.scratch.iter().zip(&step.scratch).all(|(&len, &t)| plan.temporaries[t] >= len);
+            let fits = step
+                .launch
+                .scratch
+                .iter()
+                .zip(&step.scratch)
+                .all(|(&len, &t)| plan.temporaries.buffers[t] >= len);
             failures
                 .check(&case.name, if fits { Ok(()) } else { Err("a scratch buffer is too short".into()) });
         }

@@ -10,8 +10,9 @@ use adamant_tests::run::plans;
 use naga::valid::Capabilities;
 use naga::{AddressSpace, Binding, ResourceBinding, ScalarKind, StorageAccess, TypeInner};
 
-/// The devices that launches differ on: WebGPU's minimum first, and subgroups of eight lanes.
-const DEVICES: [Limits; 2] = [Limits::WEBGPU, Limits { subgroup_lanes: Some(8), ..Limits::WEBGPU }];
+/// The devices that launches differ on: WebGPU's minimum first, and llvmpipe, with subgroups of eight lanes.
+const DEVICES: [Limits; 2] =
+    [Limits::WEBGPU, Limits { subgroup_lanes: Some(8), software: true, ..Limits::WEBGPU }];
 
 /// The steps of every case on every device, with the case's name.
 fn steps() -> Vec<(String, Step)> {
@@ -26,11 +27,20 @@ fn steps() -> Vec<(String, Step)> {
     steps
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Bound {
+    /// A buffer, or a texture, that it reads.
+    Buffer,
+    Texture,
+    /// A buffer that it writes.
+    Written,
+}
+
 /// A kernel as naga reads it.
 struct Reflection {
     workgroup: [u32; 3],
-    /// Whether each storage binding is writable, in binding order.
-    writable: Vec<bool>,
+    /// What a kernel does with each binding but the last, in binding order.
+    bindings: Vec<Bound>,
     /// Names and types of the fields of `Params`, which is the last binding.
     params: Vec<(String, &'static str)>,
     params_size: u32,
@@ -89,11 +99,19 @@ fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
     if params.name.as_deref() != Some("Params") {
         return Err(format!("the last binding is of type {:?}", params.name));
     }
-    let writable = bindings
+    let sampled = naga::ImageClass::Sampled { kind: ScalarKind::Float, multi: false };
+    let bindings = bindings
         .values()
-        .map(|(space, _)| match space {
-            AddressSpace::Storage { access } => Ok(access.contains(StorageAccess::STORE)),
-            other => Err(format!("a binding is in {other:?}")),
+        .map(|(space, ty)| match (space, &ty.inner) {
+            (AddressSpace::Storage { access }, _) if access.contains(StorageAccess::STORE) => {
+                Ok(Bound::Written)
+            }
+            (AddressSpace::Storage { .. }, _) => Ok(Bound::Buffer),
+            (
+                AddressSpace::Handle,
+                &TypeInner::Image { dim: naga::ImageDimension::D2, arrayed: false, class },
+            ) if class == sampled => Ok(Bound::Texture),
+            (other, inner) => Err(format!("a binding is {inner:?} in {other:?}")),
         })
         .collect::<Result<_, _>>()?;
     let fields = members
@@ -111,7 +129,7 @@ fn reflect(kernel: &Kernel) -> Result<Reflection, String> {
             Ok((member.name.clone().unwrap_or_default(), kind))
         })
         .collect::<Result<_, _>>()?;
-    Ok(Reflection { workgroup: entry.workgroup_size, writable, params: fields, params_size: *span })
+    Ok(Reflection { workgroup: entry.workgroup_size, bindings, params: fields, params_size: *span })
 }
 
 /// The distinct kernels of all steps.
@@ -202,7 +220,7 @@ fn the_minimum_needs_no_subgroups() {
 /// An argument that can be sorted.
 fn key(argument: Argument) -> (u8, usize) {
     match argument {
-        Argument::Input(i) => (0, i),
+        Argument::Input(i) | Argument::Texture(i) => (0, i),
         Argument::Output(i) => (1, i),
         Argument::Scratch(i) => (2, i),
     }
@@ -214,27 +232,32 @@ fn binds(
     written: &mut BTreeSet<(u8, usize)>,
 ) -> Result<(), String> {
     let arguments = &dispatch.arguments;
-    if kernel.writable.len() != arguments.len() {
-        return Err(format!("{} bindings for {} arguments", kernel.writable.len(), arguments.len()));
+    if kernel.bindings.len() != arguments.len() {
+        return Err(format!("{} bindings for {} arguments", kernel.bindings.len(), arguments.len()));
     }
     if arguments.len() > Limits::WEBGPU.storage_buffers as usize {
         return Err(format!("{} storage buffers", arguments.len()));
     }
-    if !kernel.writable.is_sorted() || !kernel.writable.contains(&true) {
-        return Err(format!("it should read first and then write, but writes {:?}", kernel.writable));
+    let is_written = |b: &Bound| *b == Bound::Written;
+    if !kernel.bindings.is_sorted_by_key(is_written) || !kernel.bindings.iter().any(is_written) {
+        return Err(format!("it should read first and then write, but does {:?}", kernel.bindings));
     }
     let (mut reads, mut writes) = (BTreeSet::new(), BTreeSet::new());
-    for (&argument, &writable) in arguments.iter().zip(&kernel.writable) {
-        match (argument, writable) {
-            (Argument::Input(i), true) => return Err(format!("writes input {i}")),
-            (Argument::Scratch(i), false) if !written.contains(&key(argument)) => {
+    for (&argument, &bound) in arguments.iter().zip(&kernel.bindings) {
+        match (argument, bound) {
+            (Argument::Texture(_), Bound::Texture) => {}
+            (Argument::Texture(_), _) | (_, Bound::Texture) => {
+                return Err(format!("binds {argument:?} as {bound:?}"));
+            }
+            (Argument::Input(i), Bound::Written) => return Err(format!("writes input {i}")),
+            (Argument::Scratch(i), Bound::Buffer) if !written.contains(&key(argument)) => {
                 return Err(format!("reads scratch {i} before a dispatch has written it"));
             }
-            (_, false) => drop(reads.insert(key(argument))),
-            (_, true) if !writes.insert(key(argument)) => {
+            (_, Bound::Buffer) => drop(reads.insert(key(argument))),
+            (_, Bound::Written) if !writes.insert(key(argument)) => {
                 return Err(format!("binds {argument:?} twice to write"));
             }
-            (_, true) => {}
+            (_, Bound::Written) => {}
         }
     }
     // WebGPU refuses a buffer that one dispatch binds both ways.

@@ -108,7 +108,7 @@ pub fn run(args: &AnalyseArgs, console: &Console) -> Result<Outcome> {
     let spec = args.data.as_deref().unwrap_or(&settings.run.data);
     let images = open(spec, args.split.split(), Some(args.images), model, console)?;
     let device = open_device(&args.device, console)?;
-    let batch = crate::args::BatchSize::Auto.within(args.device.memory_limit, model, device.is_cpu())?;
+    let batch = crate::args::BatchSize::Auto.within(args.device.memory_limit, model, &device)?;
     let mut session = Session::new(device, model, batch.min(images.len()).max(1))?;
     let folder = args.run.join(FOLDER);
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;

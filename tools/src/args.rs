@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use adamant::finetune::{OptimizerConfig, TrainedLayers};
-use adamant::{DeviceChoice, Footprint, Model, Split, Workload};
+use adamant::{Device, DeviceChoice, Footprint, Model, Split, Workload};
 use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -447,10 +447,10 @@ impl BatchSize {
 
     /// As [`BatchSize::resolve`] for the images of `model`; auto halves the number for as long as an attack
     /// would take more than `limit` bytes.
-    pub fn within(self, limit: Option<u64>, model: &Model, on_cpu: bool) -> Result<usize> {
+    pub fn within(self, limit: Option<u64>, model: &Model, device: &Device) -> Result<usize> {
         let mut batch = self.resolve(model.network.input);
         let (Self::Auto, Some(limit)) = (self, limit) else { return Ok(batch) };
-        let taken = |batch| Footprint::predict(model, batch, &OptimizerConfig::default(), on_cpu);
+        let taken = |batch| Footprint::predict(model, batch, &OptimizerConfig::default(), device);
         while batch > 1 && taken(batch)?.attack > limit {
             batch /= 2;
         }

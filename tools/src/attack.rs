@@ -17,7 +17,7 @@ pub fn run(args: &AttackArgs, console: &Console) -> Result<Outcome> {
     let data = data::open(&args.data, images.split.split(), images.limit, &loaded.model, console)?;
     let mut saved = args.save.as_deref().map(Saving::create).transpose()?;
     let device = open_device(&args.device, console)?;
-    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, &device)?;
     let measurement = Measurement::of(&data, &attacks, images, Order::Independent, batch);
     let found = measurement.run(&loaded, device, console, |_, at, image| match &mut saved {
         Some(saved) => saved.put(at, image),

@@ -140,7 +140,7 @@ fn features(
     }
     let device = open_device(&args.run.device, console)?;
     let batch = args.run.batch.unwrap_or(BatchSize::Auto);
-    let batch = batch.within(args.run.device.memory_limit, model, device.is_cpu())?;
+    let batch = batch.within(args.run.device.memory_limit, model, &device)?;
     let mut session = Session::new(device, model, batch.min(data.len()).max(1))?;
     Ok(Some(adamant::finetune::features(&mut session, data, None)?))
 }
@@ -162,7 +162,7 @@ fn measure(
     let robust = |attacks: &[&str], order| -> Result<[f64; 2]> {
         let attacks = parse_attacks(attacks, &ball)?;
         let device = open_device(&args.run.device, console)?;
-        let batch = images.batch.within(args.run.device.memory_limit, &loaded.model, device.is_cpu())?;
+        let batch = images.batch.within(args.run.device.memory_limit, &loaded.model, &device)?;
         let measurement = Measurement::of(data, &attacks, &images, order, batch);
         let report = measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report;
         Ok([report.clean.accuracy, report.worst_case.robust_accuracy])

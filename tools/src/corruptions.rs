@@ -95,7 +95,7 @@ pub fn run_published(
     }
     let device = open_device(&args.device, console)?;
     let name = device.name();
-    let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let batch = args.images.batch.within(args.device.memory_limit, &loaded.model, &device)?;
     let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
     let report = measure(loaded, &images, device, batch, console, Vec::new(), None)?;
     let data = files.name();

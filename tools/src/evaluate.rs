@@ -69,7 +69,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         surrogates.push(Loaded::open_surrogate(path, &own, &args.preprocessing, console)?);
     }
     let device = open_device(&args.device, console)?;
-    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, &device)?;
     let measurement = Measurement {
         surrogates: &surrogates,
         whole: (all.len(), all.offset()),

@@ -88,11 +88,11 @@ fn inspect(loaded: &Loaded, device: &DeviceChoice) -> Result<Inspection> {
         let chosen = network.parameters.iter().filter(|p| p.role.trains() == trains);
         chosen.map(|p| p.shape.len() as u64).sum()
     };
-    let on_cpu = Device::open(device)?.is_cpu();
+    let device = Device::open(device)?;
     let memory = BATCHES.iter().map(|&batch| {
         // Adam has the most state of the optimisers of the recipes: two numbers a weight.
         let adam = OptimizerConfig { kind: adamant::finetune::OptimizerKind::Adam, ..Default::default() };
-        let Footprint { attack, training, .. } = Footprint::predict(model, batch, &adam, on_cpu)?;
+        let Footprint { attack, training, .. } = Footprint::predict(model, batch, &adam, &device)?;
         Ok(Memory { batch, attack_step: attack, training_step: training })
     });
     let own_norms = if network.has_batch_norm() { "found" } else { "none: never there, or folded" };

@@ -108,7 +108,7 @@ fn measure(
     let attacks = parse_attacks(&[ATTACK], &args.ball)?;
     let images = &args.images;
     let device = open_device(&args.device, console)?;
-    let batch = images.batch.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let batch = images.batch.within(args.device.memory_limit, &loaded.model, &device)?;
     let measurement = Measurement::of(data, &attacks, images, Order::Independent, batch);
     Ok(measurement.run(loaded, device, console, |_, _, _| Ok(()))?.report)
 }

@@ -123,7 +123,7 @@ fn rerun(args: &VerifyArgs, data: &str, found: &Verification, console: &Console)
     let attacks = claim.attacks.iter().map(|a| AttackSpec::parse(&text(a), None, None));
     let attacks = attacks.collect::<adamant::Result<Vec<_>>>()?;
     let device = open_device(&args.device, console)?;
-    let batch = BatchSize::Auto.within(args.device.memory_limit, &loaded.model, device.is_cpu())?;
+    let batch = BatchSize::Auto.within(args.device.memory_limit, &loaded.model, &device)?;
     let order = adamant::Order::Independent;
     let measurement = Measurement {
         data: &data,

@@ -40,9 +40,10 @@ params! {
     struct BatchNormGradSumsParams { pixels: u32, channels: u32, parts: u32, epsilon: f32, }
 }
 
-const BATCH_NORM: ByFour = by_four!("batch_norm", BATCH_NORM);
+const BATCH_NORM: ByFour = by_four!("batch_norm", X_BUFFER, BATCH_NORM);
 const BATCH_NORM_GRAD: ByFour = by_four!("batch_norm_grad", BATCH_NORM_GRAD);
-const BATCH_NORM_GRAD_SUMS: ByFour = by_four!("batch_norm_grad_sums", BATCH_NORM_GRAD_SUMS);
+const BATCH_NORM_GRAD_SUMS: ByFour =
+    by_four!("batch_norm_grad_sums", X_BUFFER, DY_BUFFER, BATCH_NORM_GRAD_SUMS);
 
 /// Pixels that a thread of the elementwise kernels handles.
 const PIXELS: usize = 4;

@@ -7,9 +7,10 @@ use super::batch_norm::{
     affine, elementwise_threads, factors, launch_normalize, launch_parameter_grad, parameter_grad,
 };
 use super::elementwise::in_parts;
-use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, Textured, by_four, params};
 use super::reduce::{add_parts, channel_sum, channel_sum_params, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
+use crate::plan::Limits;
 use crate::shape::Shape;
 
 /// Inputs: x, scale, shift. Outputs: y, the batch's mean and its biased variance for each channel.
@@ -42,8 +43,41 @@ params! {
     struct RunningStatisticsParams { channels: u32, momentum: f32, unbias: f32, }
 }
 
-const CHANNEL_SQUARES: ByFour = by_four!("channel_squares", CHANNEL_SQUARES);
-const BATCH_NORM_TRAIN_GRAD: ByFour = by_four!("batch_norm_train_grad", BATCH_NORM_TRAIN_GRAD);
+const CHANNEL_SQUARES: ByFour = by_four!("channel_squares", X_BUFFER, CHANNEL_SQUARES);
+const BATCH_NORM_TRAIN_GRAD: ByFour =
+    by_four!("batch_norm_train_grad", X_BUFFER, DY_BUFFER, BATCH_NORM_TRAIN_GRAD);
+
+macro_rules! textured {
+    ($name:literal, $arguments:expr, $($source:ident),+) => {
+        Textured {
+            kernel: Kernel {
+                name: $name,
+                sources: &[
+                    adamant_shaders::FOUR,
+                    adamant_shaders::INDEX,
+                    adamant_shaders::TEXEL,
+                    adamant_shaders::X_TEXTURE,
+                    $(adamant_shaders::$source),+
+                ],
+                workgroup: 64,
+            },
+            arguments: $arguments,
+        }
+    };
+}
+
+/// The dispatches of [`BatchNormTrain`] that read x.
+const TEXTURED: [Textured; 3] = [
+    textured!("channel_sum_by_four_textured", &[0], CHANNEL_SUM),
+    textured!("channel_squares_by_four_textured", &[0], CHANNEL_SQUARES),
+    textured!("batch_norm_by_four_textured", &[0], BATCH_NORM),
+];
+
+/// The dispatches of [`BatchNormTrainGrad`] that read x and dy.
+const GRAD_TEXTURED: [Textured; 2] = [
+    textured!("batch_norm_grad_sums_by_four_textured", &[0, 1], DY_TEXTURE, BATCH_NORM_GRAD_SUMS),
+    textured!("batch_norm_train_grad_by_four_textured", &[0, 1], DY_TEXTURE, BATCH_NORM_TRAIN_GRAD),
+];
 
 const RUNNING_STATISTICS: Kernel = Kernel {
     name: "running_statistics",
@@ -75,6 +109,10 @@ impl Operation for BatchNormTrain {
         launch = add_parts(launch, partial, variance, parts, channels, 0, channels, per_count);
         let arguments = [input, Input(1), Input(2), mean, variance, Output(0)];
         launch_normalize(launch, x, self.epsilon, &arguments)
+    }
+
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        self.launch(inputs, outputs).or_textured(&TEXTURED, inputs, limits)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
@@ -133,6 +171,10 @@ impl Operation for BatchNormTrainGrad {
         };
         let arguments = [Input(0), Input(1), Input(2), Input(3), Input(4), Output(1), Output(2), Output(0)];
         launch.then(kernel, &arguments, &parameters, elementwise_threads(x, at_once))
+    }
+
+    fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
+        self.launch(inputs, outputs).or_textured(&GRAD_TEXTURED, inputs, limits)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {

@@ -9,7 +9,7 @@ use super::conv2d::{
     Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, lanes8, whole_workgroups,
 };
 use super::direct::Pass;
-use super::launch::{Argument, Kernel, Launch};
+use super::launch::{Argument, Kernel, Launch, Textured};
 use super::weight::Elements;
 use super::{Operation, View, ViewMut, arity, same};
 use crate::plan::Limits;
@@ -56,9 +56,29 @@ const LANES8_STRIDE2: Kernel = Kernel {
         adamant_shaders::INDEX,
         adamant_shaders::CONV_PARAMS,
         adamant_shaders::DOTS4,
+        adamant_shaders::FOUR,
+        adamant_shaders::DY_BUFFER,
+        adamant_shaders::WEIGHTS_F32,
         adamant_shaders::CONV2D_GRAD_INPUT_LANES8_STRIDE2,
     ],
     workgroup: 64,
+};
+
+const LANES8_STRIDE2_TEXTURED: Textured = Textured {
+    kernel: Kernel {
+        name: "conv2d_grad_input_lanes8_stride2_textured",
+        sources: &[
+            adamant_shaders::INDEX,
+            adamant_shaders::CONV_PARAMS,
+            adamant_shaders::DOTS4,
+            adamant_shaders::TEXEL,
+            adamant_shaders::DY_TEXTURE,
+            adamant_shaders::WEIGHTS_TEXTURE,
+            adamant_shaders::CONV2D_GRAD_INPUT_LANES8_STRIDE2,
+        ],
+        workgroup: 64,
+    },
+    arguments: &[0, 1],
 };
 
 macro_rules! block {
@@ -134,7 +154,8 @@ impl Operation for Conv2dGradInput {
         let by_eight = channels_by_four(&self.conv, inputs[1]) && x.channels().is_multiple_of(8);
         if limits.subgroup_lanes == Some(8) && by_eight && is_square && is_odd {
             let squares = x.batch() * x.height().div_ceil(4) * x.width().div_ceil(4);
-            launches.push(by(LANES8_STRIDE2, whole_workgroups(squares) * x.channels() / 8));
+            let launch = by(LANES8_STRIDE2, whole_workgroups(squares) * x.channels() / 8);
+            launches.extend(launch.or_textured(&[LANES8_STRIDE2_TEXTURED], inputs, limits));
         }
         if lanes8(&self.conv, inputs[1], x.channels(), limits) {
             let strips = x.batch() * x.height().div_ceil(stride_h) * x.width().div_ceil(4 * stride_w);

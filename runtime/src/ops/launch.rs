@@ -1,5 +1,8 @@
 //! How an operation runs on the GPU, as data.
 
+use crate::plan::Limits;
+use crate::shape::Shape;
+
 /// A WGSL kernel with the entry point `main`: the files that are concatenated, and its label.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Kernel {
@@ -46,9 +49,40 @@ pub(crate) use by_four;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Argument {
     Input(usize),
+    /// An input, copied before the dispatch into a texture with four elements a texel: see [`TEXELS`].
+    Texture(usize),
     Output(usize),
     /// Working memory of this one operation: an index into [`Launch::scratch`].
     Scratch(usize),
+}
+
+/// Texels in a row of an [`Argument::Texture`], as in shaders/shared/texel.wgsl: element group i is texel
+/// (i % TEXELS, i / TEXELS).
+pub const TEXELS: usize = 4096;
+
+/// Rows of a texture that every WebGPU device allows.
+const TEXTURE_ROWS: usize = 8192;
+
+impl Dispatch {
+    /// The inputs that are textures, each once, in the order of [`crate::Temporaries::textures`].
+    pub fn textured_inputs(&self) -> Vec<usize> {
+        let mut inputs = Vec::new();
+        for argument in &self.arguments {
+            match *argument {
+                Argument::Texture(i) if !inputs.contains(&i) => inputs.push(i),
+                _ => {}
+            }
+        }
+        inputs
+    }
+}
+
+/// A kernel that reads some of its arguments, all of them inputs, as textures. It is called as the one that reads buffers,
+/// with `_textured` behind.
+#[derive(Clone, Copy)]
+pub(crate) struct Textured {
+    pub kernel: Kernel,
+    pub arguments: &'static [usize],
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -96,6 +130,37 @@ impl Launch {
             threads: threads as u64,
         });
         self
+    }
+
+    /// This launch and, on a processor, where there are kernels in `textured` for some of its dispatches and their inputs
+    /// fit into textures, the same with these; the one first that is likely to be faster.
+    pub(crate) fn or_textured(self, textured: &[Textured], inputs: &[Shape], limits: &Limits) -> Vec<Self> {
+        if !limits.software {
+            return vec![self];
+        }
+        let mut other = self.clone();
+        for dispatch in &mut other.dispatches {
+            let name = dispatch.kernel.name;
+            let Some(textured) =
+                textured.iter().find(|t| t.kernel.name.strip_suffix("_textured") == Some(name))
+            else {
+                continue;
+            };
+            dispatch.kernel = textured.kernel;
+            for &position in textured.arguments {
+                match dispatch.arguments[position] {
+                    Argument::Input(i) if inputs[i].len().div_ceil(4 * TEXELS) <= TEXTURE_ROWS => {
+                        dispatch.arguments[position] = Argument::Texture(i);
+                    }
+                    _ => return vec![self],
+                }
+            }
+        }
+        match limits.slow_buffers {
+            _ if other == self => vec![self],
+            true => vec![other, self],
+            false => vec![self, other],
+        }
     }
 
     /// Adds a scratch buffer and returns its argument.

@@ -17,7 +17,7 @@ params! {
     struct AddPartsParams { parts: u32, stride: u32, offset: u32, len: u32, factor: f32, }
 }
 
-const CHANNEL_SUM: ByFour = by_four!("channel_sum", CHANNEL_SUM);
+const CHANNEL_SUM: ByFour = by_four!("channel_sum", X_BUFFER, CHANNEL_SUM);
 
 const ADD_PARTS: Kernel = Kernel {
     name: "add_parts",

@@ -174,6 +174,8 @@ pub const GEOMETRIES: &[Geometry] = &[
         .pads([3; 4]),
     Geometry::new("5 to 32 channels, asymmetric", [1, 6, 7, 5], [3, 2, 5, 32]).pads([1, 0, 2, 1]),
     Geometry::new("one to 16 channels", [2, 9, 10, 1], [5, 5, 1, 16]),
+    // What a kernel reads from textures: four rows of texels and a part of a fifth.
+    Geometry::new("16 to 16 channels, 35x61", [2, 35, 61, 16], [3, 3, 16, 16]).pads([1; 4]),
     // More than one block of every size, none of them full.
     Geometry::new("12 to 68 channels, 299 pixels", [1, 13, 23, 12], [3, 3, 12, 68]).pads([1; 4]),
     Geometry::new("20 to 36 channels, 1x1, 270 pixels", [3, 9, 10, 20], [1, 1, 20, 36]),
