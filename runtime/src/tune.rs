@@ -80,14 +80,16 @@ impl Tuner {
     }
 }
 
-/// The operations of `graph` that have several kernels, none of which has been chosen.
+/// The operations of `graph` that have several kernels, none of which has been chosen. Those with several outputs stay
+/// with their first.
 fn jobs(graph: &Graph, limits: &Limits, choices: &Choices) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     for node in &graph.nodes {
         let shapes = |values: &[ValueId]| values.iter().map(|v| graph.shape(*v)).collect::<Vec<_>>();
         let (inputs, outputs) = (shapes(&node.inputs), shapes(&node.outputs));
         let launches = node.op.launches(&inputs, &outputs, limits);
-        if launches.len() < 2 || choices.measured(&node.op, &inputs, &launches).is_some() {
+        if launches.len() < 2 || outputs.len() > 1 || choices.measured(&node.op, &inputs, &launches).is_some()
+        {
             continue;
         }
         let key = key(&node.op, &inputs, &launches);

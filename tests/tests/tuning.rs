@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use adamant::op::{CompactConv2d, Conv2d, Conv2dGradWeight, FusedConv2d, Op, WeightFormat};
+use adamant::op::{BatchNormTrain, CompactConv2d, Conv2d, Conv2dGradWeight, FusedConv2d, Op, WeightFormat};
 use adamant::{Architecture, Benchmark, Device, Graph, Shape, Workload};
 use adamant_tests::cases::compact;
 use adamant_tests::gpu::gpu;
@@ -65,6 +65,31 @@ fn what_was_measured_is_used_and_kept() {
 }
 
 /// A kernel that widens weights is measured on words that stand for finite ones, and checked like all others.
+/// Random numbers are no variances, nor have its outputs one shape.
+#[test]
+fn what_has_several_outputs_is_not_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut device, said) = tuned(folder.path());
+    let run = |device: &mut Device| {
+        let mut graph = Graph::new();
+        let channels = Shape::vector(X.channels());
+        let inputs = [X, channels, channels].map(|s| {
+            let values: Vec<f32> = (0..s.len()).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect();
+            graph.variable(device.variable_from(&values).expect("it fits"), s)
+        });
+        let variables = [X, channels, channels].map(|s| (device.variable(s.len()).expect("it fits"), s));
+        let outputs = variables.map(|(variable, s)| graph.variable(variable, s));
+        let op = Op::BatchNormTrain(BatchNormTrain { epsilon: 1e-5 });
+        graph.update(op, &inputs, &outputs).expect("shapes fit");
+        let mut program = device.compile(&graph).expect("it compiles");
+        device.run(&mut program).expect("it runs");
+        device.read(variables[0].0).expect("it is read")
+    };
+    let (found, expected) = (run(&mut device), run(&mut Device::cpu()));
+    adamant_tests::compare(&found, &expected, adamant_tests::Tolerance::Approximate).expect("it is the same");
+    assert_eq!(*said.lock().expect("nobody panics"), Vec::<String>::new());
+}
+
 #[test]
 fn compact_convolutions_are_measured_too() {
     for format in [WeightFormat::F16, WeightFormat::Int8] {

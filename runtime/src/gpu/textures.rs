@@ -64,7 +64,7 @@ impl Gpu {
         });
         match watch.close() {
             Some(e) => {
-                let mib = rows as u64 * ROW_BYTES >> 20;
+                let mib = (rows as u64 * ROW_BYTES) >> 20;
                 Err(Error::Limit(format!("{}: no memory for a texture of {mib} MiB: {e}", self.info.name)))
             }
             None => Ok(texture),
