@@ -7,7 +7,7 @@ use super::batch_norm::{
     affine, elementwise_threads, factors, launch_normalize, launch_parameter_grad, parameter_grad,
 };
 use super::elementwise::in_parts;
-use super::launch::{Argument, ByFour, Kernel, Launch, Textured, by_four, params};
+use super::launch::{Argument, ByFour, Kernel, Launch, Textured, by_four, params, textured};
 use super::reduce::{add_parts, channel_sum, channel_sum_params, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
 use crate::plan::Limits;
@@ -47,36 +47,17 @@ const CHANNEL_SQUARES: ByFour = by_four!("channel_squares", X_BUFFER, CHANNEL_SQ
 const BATCH_NORM_TRAIN_GRAD: ByFour =
     by_four!("batch_norm_train_grad", X_BUFFER, DY_BUFFER, BATCH_NORM_TRAIN_GRAD);
 
-macro_rules! textured {
-    ($name:literal, $arguments:expr, $($source:ident),+) => {
-        Textured {
-            kernel: Kernel {
-                name: $name,
-                sources: &[
-                    adamant_shaders::FOUR,
-                    adamant_shaders::INDEX,
-                    adamant_shaders::TEXEL,
-                    adamant_shaders::X_TEXTURE,
-                    $(adamant_shaders::$source),+
-                ],
-                workgroup: 64,
-            },
-            arguments: $arguments,
-        }
-    };
-}
-
 /// The dispatches of [`BatchNormTrain`] that read x.
 const TEXTURED: [Textured; 3] = [
-    textured!("channel_sum_by_four_textured", &[0], CHANNEL_SUM),
-    textured!("channel_squares_by_four_textured", &[0], CHANNEL_SQUARES),
-    textured!("batch_norm_by_four_textured", &[0], BATCH_NORM),
+    textured!("channel_sum_by_four", &[0], FOUR, X_TEXTURE, CHANNEL_SUM),
+    textured!("channel_squares_by_four", &[0], FOUR, X_TEXTURE, CHANNEL_SQUARES),
+    textured!("batch_norm_by_four", &[0], FOUR, X_TEXTURE, BATCH_NORM),
 ];
 
 /// The dispatches of [`BatchNormTrainGrad`] that read x and dy.
 const GRAD_TEXTURED: [Textured; 2] = [
-    textured!("batch_norm_grad_sums_by_four_textured", &[0, 1], DY_TEXTURE, BATCH_NORM_GRAD_SUMS),
-    textured!("batch_norm_train_grad_by_four_textured", &[0, 1], DY_TEXTURE, BATCH_NORM_TRAIN_GRAD),
+    textured!("batch_norm_grad_sums_by_four", &[0, 1], FOUR, X_TEXTURE, DY_TEXTURE, BATCH_NORM_GRAD_SUMS),
+    textured!("batch_norm_train_grad_by_four", &[0, 1], FOUR, X_TEXTURE, DY_TEXTURE, BATCH_NORM_TRAIN_GRAD),
 ];
 
 const RUNNING_STATISTICS: Kernel = Kernel {

@@ -5,10 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::conv2d::{Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, whole_workgroups};
-use super::conv2d_kernels::Kernels;
+use super::conv2d_kernels::{Kernels, TEXTURED};
 use super::direct::Pass;
 use super::epilogue::Epilogue;
-use super::launch::{Argument, Kernel, Launch, Textured};
+use super::launch::{Argument, Kernel, Launch};
 use super::weight::{Elements, WeightFormat};
 use super::winograd::{self, Winograd};
 use super::{Operation, View, ViewMut, same};
@@ -83,15 +83,8 @@ impl FusedConv2d {
 }
 
 impl FusedConv2d {
-    /// The kernels for subgroups of eight lanes that apply, where there are such, with what reads textures instead, and
-    /// their threads.
-    fn lanes8(
-        &self,
-        kernels: &Kernels,
-        w: Shape,
-        y: Shape,
-        limits: &Limits,
-    ) -> Vec<(Kernel, Option<Textured>, usize)> {
+    /// The kernels for subgroups of eight lanes that apply, where there are such, and their threads.
+    fn lanes8(&self, kernels: &Kernels, w: Shape, y: Shape, limits: &Limits) -> Vec<(Kernel, usize)> {
         let [height, width, ins, outs] = w.0;
         let Conv2d { stride, dilation, groups, .. } = self.conv;
         if limits.subgroup_lanes != Some(8) || groups != 1 {
@@ -104,32 +97,23 @@ impl FusedConv2d {
         let squares = whole_workgroups(y.batch() * y.height().div_ceil(4) * y.width().div_ceil(4));
         let by_sixteen = squares * outs.div_ceil(16);
         let is_wide = outs > 4 && outs.is_multiple_of(4);
-        let textured = kernels.textured.as_ref();
         match stride {
-            [1, 1] if is_square3 && is_wide => {
-                found.push((kernels.lanes8_square3, textured.map(|t| t.lanes8_square3), by_sixteen));
-            }
-            [2, 2] if is_square3 && is_wide => {
-                let textured = textured.map(|t| t.lanes8_square3_stride2);
-                found.push((kernels.lanes8_square3_stride2, textured, by_sixteen));
-            }
-            [1, 1] if is_square3 && outs <= 4 => {
-                let textured = textured.map(|t| t.lanes8_narrow_square3);
-                found.push((kernels.lanes8_narrow_square3, textured, squares));
-            }
+            [1, 1] if is_square3 && is_wide => found.push((kernels.lanes8_square3, by_sixteen)),
+            [2, 2] if is_square3 && is_wide => found.push((kernels.lanes8_square3_stride2, by_sixteen)),
+            [1, 1] if is_square3 && outs <= 4 => found.push((kernels.lanes8_narrow_square3, squares)),
             _ => {}
         }
         if outs.is_multiple_of(16) {
             // Where the next tap of a pixel is this tap of the next pixel, they share what they load.
             let shared_taps = width == 3 && stride[1] == dilation[1];
-            let (kernel, textured) = match by_four {
-                true if shared_taps => (kernels.lanes8_row3, None),
-                true => (kernels.lanes8, textured.map(|t| t.lanes8)),
-                false => (kernels.lanes8_thin, None),
+            let kernel = match by_four {
+                true if shared_taps => kernels.lanes8_row3,
+                true => kernels.lanes8,
+                false => kernels.lanes8_thin,
             };
-            found.push((kernel, textured, whole_workgroups(strips(4)) * outs / 16));
+            found.push((kernel, whole_workgroups(strips(4)) * outs / 16));
         } else if outs <= 4 && by_four {
-            found.push((kernels.lanes8_narrow, None, whole_workgroups(strips(8))));
+            found.push((kernels.lanes8_narrow, whole_workgroups(strips(8))));
         }
         // Squares pay where few of them hang over the edge.
         if found.len() == 2 && 3 * y.height().next_multiple_of(4) > 4 * y.height() {
@@ -206,12 +190,9 @@ impl FusedConv2d {
             launch
         };
         let mut launches = Vec::new();
-        for (kernel, textured, threads) in self.lanes8(kernels, inputs[1], outputs[0], limits) {
-            let launch = by(kernel, threads);
-            match textured {
-                Some(textured) => launches.extend(launch.or_textured(&[textured], inputs, limits)),
-                None => launches.push(launch),
-            }
+        let lanes8 = self.lanes8(kernels, inputs[1], outputs[0], limits);
+        for (kernel, threads) in lanes8 {
+            launches.extend(by(kernel, threads).or_textured(&TEXTURED, inputs, limits));
         }
         launches.push(plain.clone());
         if channels_by_four(&self.conv, inputs[1]) {

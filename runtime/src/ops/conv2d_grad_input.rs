@@ -9,7 +9,7 @@ use super::conv2d::{
     Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, lanes8, whole_workgroups,
 };
 use super::direct::Pass;
-use super::launch::{Argument, Kernel, Launch, Textured};
+use super::launch::{Argument, Kernel, Launch, Textured, textured};
 use super::weight::Elements;
 use super::{Operation, View, ViewMut, arity, same};
 use crate::plan::Limits;
@@ -64,22 +64,15 @@ const LANES8_STRIDE2: Kernel = Kernel {
     workgroup: 64,
 };
 
-const LANES8_STRIDE2_TEXTURED: Textured = Textured {
-    kernel: Kernel {
-        name: "conv2d_grad_input_lanes8_stride2_textured",
-        sources: &[
-            adamant_shaders::INDEX,
-            adamant_shaders::CONV_PARAMS,
-            adamant_shaders::DOTS4,
-            adamant_shaders::TEXEL,
-            adamant_shaders::DY_TEXTURE,
-            adamant_shaders::WEIGHTS_TEXTURE,
-            adamant_shaders::CONV2D_GRAD_INPUT_LANES8_STRIDE2,
-        ],
-        workgroup: 64,
-    },
-    arguments: &[0, 1],
-};
+const LANES8_STRIDE2_TEXTURED: Textured = textured!(
+    "conv2d_grad_input_lanes8_stride2",
+    &[0, 1],
+    CONV_PARAMS,
+    DOTS4,
+    DY_TEXTURE,
+    WEIGHTS_TEXTURE,
+    CONV2D_GRAD_INPUT_LANES8_STRIDE2,
+);
 
 macro_rules! block {
     ($rows:literal, $columns:literal, $name:literal, $form:ident, $slices:ident, $workgroup:literal) => {

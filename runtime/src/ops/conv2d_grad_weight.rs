@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conv2d::{Block, Conv2d, ConvParams, blocks_first, by_fit, channels_by_four, lanes8};
 use super::direct_weight;
-use super::launch::{Argument, Kernel, Launch, Textured};
+use super::launch::{Argument, Kernel, Launch, Textured, textured};
 use super::reduce::add_parts;
 use super::{Operation, View, ViewMut, arity, same, winograd};
 use crate::plan::Limits;
@@ -65,30 +65,25 @@ const LANES8_ROW3: Kernel = Kernel {
     workgroup: 64,
 };
 
-macro_rules! textured {
-    ($name:literal, $($source:ident),+) => {
-        Textured {
-            kernel: Kernel {
-                name: $name,
-                sources: &[
-                    adamant_shaders::INDEX,
-                    adamant_shaders::CONV_PARAMS,
-                    adamant_shaders::TEXEL,
-                    adamant_shaders::X_TEXTURE,
-                    adamant_shaders::DY_TEXTURE,
-                    $(adamant_shaders::$source),+
-                ],
-                workgroup: 64,
-            },
-            arguments: &[0, 1],
-        }
-    };
-}
-
-const LANES8_TEXTURED: Textured = textured!("conv2d_grad_weight_lanes8_textured", CONV2D_GRAD_WEIGHT_LANES8);
-
-const LANES8_ROW3_TEXTURED: Textured =
-    textured!("conv2d_grad_weight_lanes8_row3_textured", ACCUMULATE4, CONV2D_GRAD_WEIGHT_LANES8_ROW3);
+const TEXTURED: [Textured; 2] = [
+    textured!(
+        "conv2d_grad_weight_lanes8",
+        &[0, 1],
+        CONV_PARAMS,
+        X_TEXTURE,
+        DY_TEXTURE,
+        CONV2D_GRAD_WEIGHT_LANES8,
+    ),
+    textured!(
+        "conv2d_grad_weight_lanes8_row3",
+        &[0, 1],
+        CONV_PARAMS,
+        ACCUMULATE4,
+        X_TEXTURE,
+        DY_TEXTURE,
+        CONV2D_GRAD_WEIGHT_LANES8_ROW3,
+    ),
+];
 
 macro_rules! block {
     ($rows:literal, $columns:literal, $name:literal, $size:ident) => {
@@ -196,10 +191,10 @@ impl Operation for Conv2dGradWeight {
             if w.0[1] == 3 && self.conv.stride[1] == self.conv.dilation[1] {
                 // A thread makes three taps: a third of the threads leave as many sums to add up.
                 let launch = self.in_parts(LANES8_ROW3, tiles(w.0[0]), THREADS / 3, x, dy);
-                launches.extend(launch.or_textured(&[LANES8_ROW3_TEXTURED], inputs, limits));
+                launches.extend(launch.or_textured(&TEXTURED, inputs, limits));
             }
             let launch = self.in_parts(LANES8, tiles(w.0[0] * w.0[1]), THREADS, x, dy);
-            launches.extend(launch.or_textured(&[LANES8_TEXTURED], inputs, limits));
+            launches.extend(launch.or_textured(&TEXTURED, inputs, limits));
         }
         launches.push(self.plain(if limits.software { THREADS } else { GPU_THREADS }, x, dy));
         if channels_by_four(&self.conv, w) {

@@ -1,7 +1,7 @@
 //! The kernels of the forward convolution, for each way in which a weight may lie in memory.
 
 use super::conv2d::Block;
-use super::launch::{Kernel, Textured};
+use super::launch::{Kernel, Textured, textured};
 use super::weight::WeightFormat;
 
 /// One style of kernel each.
@@ -24,17 +24,6 @@ pub(super) struct Kernels {
     pub lanes8_narrow_square3: Kernel,
     /// Workgroup memory; one group, channels in fours.
     pub blocks: [Block; 5],
-    /// The same as some of the above.
-    pub textured: Option<TexturedKernels>,
-}
-
-/// Those for subgroups of eight lanes whose activations, and weights in fours, are textures.
-#[derive(Clone, Copy)]
-pub(super) struct TexturedKernels {
-    pub lanes8: Textured,
-    pub lanes8_square3: Textured,
-    pub lanes8_square3_stride2: Textured,
-    pub lanes8_narrow_square3: Textured,
 }
 
 macro_rules! kernel {
@@ -61,7 +50,8 @@ macro_rules! block {
             kernel: kernel!(
                 $workgroup,
                 $name,
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 $form,
                 $slices,
@@ -76,14 +66,20 @@ macro_rules! block {
 }
 
 macro_rules! kernels {
-    ($suffix:literal, [$($weight:ident)+], [$($weights:ident)+], $textured:expr) => {
+    ($suffix:literal, [$($weight:ident)+], [$($weights:ident)+]) => {
         Kernels {
-            textured: $textured,
             direct: kernel!(concat!("conv2d", $suffix), CONV_EPILOGUE_BY_ONE, $($weight,)+ CONV2D),
-            tiled: kernel!(concat!("conv2d_tiled", $suffix), CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS, $($weights,)+ CONV2D_TILED),
+            tiled: kernel!(
+                concat!("conv2d_tiled", $suffix),
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
+                $($weights,)+
+                CONV2D_TILED
+            ),
             lanes8: kernel!(
                 concat!("conv2d_lanes8", $suffix),
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_LANES8,
@@ -93,7 +89,8 @@ macro_rules! kernels {
             ),
             lanes8_row3: kernel!(
                 concat!("conv2d_lanes8_row3", $suffix),
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_LANES8,
@@ -101,7 +98,8 @@ macro_rules! kernels {
             ),
             lanes8_thin: kernel!(
                 concat!("conv2d_lanes8_thin", $suffix),
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_LANES8,
@@ -109,7 +107,8 @@ macro_rules! kernels {
             ),
             lanes8_square3: kernel!(
                 concat!("conv2d_lanes8_square3", $suffix),
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_SQUARES3,
@@ -120,7 +119,8 @@ macro_rules! kernels {
             ),
             lanes8_square3_stride2: kernel!(
                 concat!("conv2d_lanes8_square3_stride2", $suffix),
-                CONV_EPILOGUE_BY_FOUR, EPILOGUE_BUFFERS,
+                CONV_EPILOGUE_BY_FOUR,
+                EPILOGUE_BUFFERS,
                 $($weights,)+
                 ACCUMULATE4,
                 CONV_SQUARES3,
@@ -168,60 +168,49 @@ macro_rules! kernels {
     };
 }
 
-macro_rules! textured {
+macro_rules! from_textures {
     ($name:literal, $($source:ident),+) => {
-        Textured {
-            kernel: kernel!(
-                $name,
-                CONV_EPILOGUE_BY_FOUR,
-                EPILOGUE_TEXTURES,
-                TEXEL,
-                X_TEXTURE,
-                WEIGHTS_TEXTURE,
-                SUMS,
-                ACCUMULATE4,
-                $($source),+
-            ),
-            arguments: &[0, 1, 3, 4],
-        }
+        textured!(
+            $name,
+            &[0, 1, 3, 4],
+            CONV_PARAMS,
+            CONV_EPILOGUE,
+            CONV_EPILOGUE_BY_FOUR,
+            EPILOGUE_TEXTURES,
+            X_TEXTURE,
+            WEIGHTS_TEXTURE,
+            SUMS,
+            ACCUMULATE4,
+            $($source),+
+        )
     };
 }
 
-const TEXTURED: TexturedKernels = TexturedKernels {
-    lanes8: textured!("conv2d_lanes8_textured", CONV_LANES8, CONV2D_LANES8),
-    lanes8_square3: textured!(
-        "conv2d_lanes8_square3_textured",
+/// Those for weights in f32 that read x, and where they take channels in fours all that is large, from textures.
+pub(super) const TEXTURED: [Textured; 4] = [
+    from_textures!("conv2d_lanes8", CONV_LANES8, CONV2D_LANES8),
+    from_textures!("conv2d_lanes8_square3", CONV_SQUARES3, SQUARES3_STRIDE_1, CONV2D_LANES8_SQUARE3),
+    from_textures!("conv2d_lanes8_square3_stride2", CONV_SQUARES3, SQUARES3_STRIDE_2, CONV2D_LANES8_SQUARE3),
+    textured!(
+        "conv2d_lanes8_narrow_square3",
+        &[0],
+        CONV_PARAMS,
+        CONV_EPILOGUE,
+        CONV_EPILOGUE_BY_ONE,
+        X_TEXTURE,
+        WEIGHT_F32,
+        SUM,
+        ACCUMULATE4,
         CONV_SQUARES3,
         SQUARES3_STRIDE_1,
-        CONV2D_LANES8_SQUARE3
+        CONV_NARROW,
+        CONV2D_LANES8_NARROW_SQUARE3,
     ),
-    lanes8_square3_stride2: textured!(
-        "conv2d_lanes8_square3_stride2_textured",
-        CONV_SQUARES3,
-        SQUARES3_STRIDE_2,
-        CONV2D_LANES8_SQUARE3
-    ),
-    lanes8_narrow_square3: Textured {
-        kernel: kernel!(
-            "conv2d_lanes8_narrow_square3_textured",
-            CONV_EPILOGUE_BY_ONE,
-            TEXEL,
-            X_TEXTURE,
-            WEIGHT_F32,
-            SUM,
-            ACCUMULATE4,
-            CONV_SQUARES3,
-            SQUARES3_STRIDE_1,
-            CONV_NARROW,
-            CONV2D_LANES8_NARROW_SQUARE3
-        ),
-        arguments: &[0],
-    },
-};
+];
 
-const F32: Kernels = kernels!("", [WEIGHT_F32 SUM], [WEIGHTS_F32 SUMS], Some(TEXTURED));
-const F16: Kernels = kernels!("_f16", [WEIGHT_F16 SUM], [WEIGHTS_F16 SUMS], None);
-const INT8: Kernels = kernels!("_int8", [WEIGHT_INT8], [WEIGHTS_INT8], None);
+const F32: Kernels = kernels!("", [WEIGHT_F32 SUM], [WEIGHTS_F32 SUMS]);
+const F16: Kernels = kernels!("_f16", [WEIGHT_F16 SUM], [WEIGHTS_F16 SUMS]);
+const INT8: Kernels = kernels!("_int8", [WEIGHT_INT8], [WEIGHTS_INT8]);
 
 impl Kernels {
     pub(super) const fn of(format: WeightFormat) -> &'static Self {

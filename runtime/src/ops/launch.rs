@@ -44,6 +44,21 @@ macro_rules! by_four {
 }
 pub(crate) use by_four;
 
+/// Makes a [`Textured`] of a kernel's name without `_textured`, its arguments that are textures, and its sources.
+macro_rules! textured {
+    ($name:literal, $arguments:expr, $($source:ident),+ $(,)?) => {
+        $crate::ops::launch::Textured {
+            kernel: $crate::ops::launch::Kernel {
+                name: concat!($name, "_textured"),
+                sources: &[adamant_shaders::INDEX, adamant_shaders::TEXEL, $(adamant_shaders::$source),+],
+                workgroup: 64,
+            },
+            arguments: $arguments,
+        }
+    };
+}
+pub(crate) use textured;
+
 /// A buffer of a dispatch, in binding order. Kernels bind what they read first, then what they
 /// write, then their `Params`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
