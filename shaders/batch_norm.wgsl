@@ -1,4 +1,4 @@
-// y = (x - mean) / sqrt(variance + epsilon) * scale + shift, for each channel.
+// y = (x - mean) / sqrt(variance + epsilon) * scale + shift, for each channel, and what `option` says of what follows.
 //
 // | binding | name | access | elements |
 // |---|---|---|---|
@@ -7,8 +7,9 @@
 // | 2 | shift | read | channels |
 // | 3 | mean | read | channels |
 // | 4 | variance | read | channels |
-// | 5 | y | read_write | pixels * channels |
-// | 6 | params | uniform | |
+// | 5 | residual | read | pixels * channels, if there is one |
+// | 6 | y | read_write | pixels * channels |
+// | 7 | params | uniform | |
 //
 // Elements and channels are counted in T: one channel, or four.
 //
@@ -18,14 +19,20 @@ struct Params {
     pixels: u32,
     channels: u32,
     epsilon: f32,
+    option: u32,
+    max: f32,
 }
+
+// Bits of `option`: the residual is added; min(max(y, 0), max), where NaN stays NaN.
+const RESIDUAL: u32 = 1u;
+const RELU: u32 = 2u;
 
 @group(0) @binding(1) var<storage, read> scale: array<T>;
 @group(0) @binding(2) var<storage, read> shift: array<T>;
 @group(0) @binding(3) var<storage, read> mean: array<T>;
 @group(0) @binding(4) var<storage, read> variance: array<T>;
-@group(0) @binding(5) var<storage, read_write> y: array<T>;
-@group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(6) var<storage, read_write> y: array<T>;
+@group(0) @binding(7) var<uniform> params: Params;
 
 @compute @workgroup_size(64)
 fn main(
@@ -41,6 +48,14 @@ fn main(
     let offset = shift[c] - mean[c] * factor;
     for (var pixel = first; pixel < last; pixel++) {
         let at = pixel * params.channels + c;
-        y[at] = fma(x_at(at), factor, offset);
+        var v = fma(x_at(at), factor, offset);
+        if (params.option & RESIDUAL) != 0u {
+            v += residual_at(at);
+        }
+        if (params.option & RELU) != 0u {
+            let bounded = select(v, T(params.max), v > T(params.max));
+            v = select(bounded, T(), v < T());
+        }
+        y[at] = v;
     }
 }

@@ -4,14 +4,18 @@
 //!   the gradient of that convolution.
 //! - The input gradient of a convolution of stride 1 becomes a convolution, with the weight turned.
 //! - Slices one after the other are one slice, and so are paddings.
-//! - Bias, residual and activation (or the mask of its gradient) are applied where a convolution stores.
+//! - Bias, residual and activation (or the mask of its gradient) are applied where a convolution stores, residual and
+//!   activation where a BatchNorm does that is left.
 //!
 //! Attacks take almost all of their time in graphs where all of this applies.
 
 use std::collections::HashMap;
 
 use crate::graph::{Graph, Node, Storage, Value, ValueId};
-use crate::ops::{Activation, Conv2d, Conv2dGradInput, FoldBatchNorm, FusedConv2d, Op, TransposeWeight};
+use crate::ops::{
+    Activation, Conv2d, Conv2dGradInput, FoldBatchNorm, FusedBatchNorm, FusedBatchNormTrain, FusedConv2d, Op,
+    Relu, TransposeWeight,
+};
 use crate::plan::live_nodes;
 use crate::shape::Shape;
 
@@ -200,34 +204,76 @@ impl Rewrite {
 
     fn epilogues(&mut self) {
         for i in 0..self.nodes.len() {
-            let Some(node) = self.nodes[i].clone() else { continue };
-            let Op::Conv2d(conv) = node.op else { continue };
-            let mut fused = FusedConv2d::plain(conv, node.inputs.len() == 3);
-            let mut inputs = node.inputs.clone();
-            let mut output = node.outputs[0];
-            let mut last = i;
-            if let Some((at, other)) = self.next_add(output, last) {
-                fused.residual = true;
-                inputs.push(other);
-                (output, last) = (self.output(at), at);
+            match self.nodes[i].as_ref().map(|n| &n.op) {
+                Some(Op::Conv2d(_)) => self.after_convolution(i),
+                Some(Op::BatchNorm(_) | Op::BatchNormTrain(_)) => self.after_batch_norm(i),
+                _ => {}
             }
-            if let Some((at, activation, mask)) = self.next_activation(output) {
-                fused.activation = activation;
-                inputs.extend(mask);
-                (output, last) = (self.output(at), at);
-            }
-            if last == i || !self.is_temporary(output) || !self.unchanged(&node.inputs, i, last) {
-                continue;
-            }
-            let mut value = node.outputs[0];
-            while value != output {
-                let at = self.only_reader(value).expect("each link of the chain has one reader");
-                value = self.output(at);
-                self.nodes[at] = None;
-            }
-            self.nodes[i] = None;
-            let fused = Node { op: Op::FusedConv2d(fused), inputs, outputs: vec![output], label: node.label };
-            self.nodes[last] = Some(fused);
+        }
+    }
+
+    fn after_convolution(&mut self, i: usize) {
+        let Some(node) = self.nodes[i].clone() else { return };
+        let Op::Conv2d(conv) = node.op else { return };
+        let mut fused = FusedConv2d::plain(conv, node.inputs.len() == 3);
+        let mut inputs = node.inputs.clone();
+        let mut output = node.outputs[0];
+        let mut last = i;
+        if let Some((at, other)) = self.next_add(output, last) {
+            fused.residual = true;
+            inputs.push(other);
+            (output, last) = (self.output(at), at);
+        }
+        if let Some((at, activation, mask)) = self.next_activation(output) {
+            fused.activation = activation;
+            inputs.extend(mask);
+            (output, last) = (self.output(at), at);
+        }
+        if last == i || !self.is_temporary(output) || !self.unchanged(&node.inputs, i, last) {
+            return;
+        }
+        self.remove_links(node.outputs[0], output);
+        self.nodes[i] = None;
+        let fused = Node { op: Op::FusedConv2d(fused), inputs, outputs: vec![output], label: node.label };
+        self.nodes[last] = Some(fused);
+    }
+
+    /// It stays in its place, before those that read its statistics: what it adds has to be there by then.
+    fn after_batch_norm(&mut self, i: usize) {
+        let Some(node) = self.nodes[i].clone() else { return };
+        let Node { op, mut inputs, mut outputs, label } = node;
+        let (y, mut residual, mut relu) = (outputs[0], false, None);
+        if let Some((at, other)) = self.next_add(y, i)
+            && self.producer.get(&other).is_none_or(|&made| made < i)
+            && self.unchanged(&[other], i, at)
+        {
+            residual = true;
+            inputs.push(other);
+            outputs[0] = self.output(at);
+        }
+        if let Some((at, Activation::Relu { max }, _)) = self.next_activation(outputs[0]) {
+            relu = Some(Relu { max });
+            outputs[0] = self.output(at);
+        }
+        if outputs[0] == y {
+            return;
+        }
+        let op = match op {
+            Op::BatchNorm(norm) => Op::FusedBatchNorm(FusedBatchNorm { norm, residual, relu }),
+            Op::BatchNormTrain(norm) => Op::FusedBatchNormTrain(FusedBatchNormTrain { norm, residual, relu }),
+            _ => return,
+        };
+        self.remove_links(y, outputs[0]);
+        self.nodes[i] = Some(Node { op, inputs, outputs, label });
+    }
+
+    /// Removes the nodes, each the only reader of the one before, that make `to` of `from`.
+    fn remove_links(&mut self, from: ValueId, to: ValueId) {
+        let mut value = from;
+        while value != to {
+            let at = self.only_reader(value).expect("each link of the chain has one reader");
+            value = self.output(at);
+            self.nodes[at] = None;
         }
     }
 
@@ -289,10 +335,10 @@ mod tests {
     use crate::architectures::Architecture;
     use crate::device::Device;
     use crate::loss::Loss;
-    use crate::network::Role;
-    use crate::ops::{Copy, RunningStatistics};
+    use crate::network::{BatchNormMode, Role};
+    use crate::ops::{Add, BatchNormTrain, Copy, RunningStatistics};
     use crate::random::{Purpose, Stream};
-    use crate::session::Session;
+    use crate::session::{Images, Session};
 
     const IMAGES: usize = 3;
 
@@ -370,6 +416,66 @@ mod tests {
         assert_eq!((found["ReluGrad"], found["Add"], found["Conv2dGradInput"]), (3, 2, 2), "{found:?}");
     }
 
+    #[test]
+    fn a_pass_with_the_statistics_of_the_batch_keeps_its_bits() {
+        for (arch, input) in [
+            ("resnet8", [3, 12, 10]),
+            ("resnet18", [3, 33, 34]),
+            ("resnet50", [3, 32, 32]),
+            ("preact-resnet18", [3, 16, 16]),
+            ("wrn-10-2", [1, 14, 12]),
+        ] {
+            let mut session = session(arch, input);
+            let before = session.read_parameters().unwrap();
+            let mut run = |fused: bool| {
+                session.write_parameters(&before).unwrap();
+                let mut m = session.graph(IMAGES);
+                let logits = m.logits(Images::Adversarial, BatchNormMode::BatchUpdate).unwrap();
+                let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
+                m.graph.update(Op::Copy(Copy), &[logits], &[target]).unwrap();
+                let graph = if fused { fuse(&m.graph) } else { m.graph };
+                let mut program = session.device().compile(&graph).unwrap();
+                session.device().run(&mut program).unwrap();
+                let bits = |v: Vec<f32>| -> Vec<u32> { v.into_iter().map(f32::to_bits).collect() };
+                let logits = session.buffers().logits;
+                let logits = bits(session.device().read(logits).unwrap());
+                let statistics = session.read_parameters().unwrap();
+                (logits, statistics.into_iter().map(|t| bits(t.data)).collect::<Vec<_>>(), count(&graph))
+            };
+            let (expected, statistics, plain) = run(false);
+            let (found, updated, fused) = run(true);
+            assert!(
+                fused["FusedBatchNormTrain"] > 0 && fused.get("Relu") < plain.get("Relu"),
+                "{arch}: {fused:?}"
+            );
+            assert_eq!(found, expected, "{arch}: logits");
+            assert!(updated == statistics, "{arch}: running statistics");
+        }
+    }
+
+    #[test]
+    fn a_resnet_in_training_adds_and_rectifies_where_it_normalises() {
+        let session = session("resnet18", [3, 32, 32]);
+        let mut m = session.graph(IMAGES);
+        let logits = m.logits(Images::Adversarial, BatchNormMode::BatchUpdate).unwrap();
+        let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
+        m.graph.update(Op::Copy(Copy), &[logits], &[target]).unwrap();
+        let found = count(&fuse(&m.graph));
+        assert_eq!((found.get("Relu"), found.get("Add")), (None, None), "{found:?}");
+        // Those of three shortcuts have nothing behind them: of two BatchNorms the later one takes the sum.
+        assert_eq!((found["FusedBatchNormTrain"], found["BatchNormTrain"]), (17, 3), "{found:?}");
+    }
+
+    #[test]
+    fn a_pre_activation_resnet_rectifies_where_it_normalises() {
+        let session = session("preact-resnet18", [3, 16, 16]);
+        let mut m = session.graph(IMAGES);
+        m.input_gradient(Loss::CrossEntropy).unwrap();
+        let found = count(&fuse(&m.graph));
+        assert_eq!((found.get("Relu"), found.get("BatchNorm")), (None, None), "{found:?}");
+        assert!(found["FusedBatchNorm"] > 0, "{found:?}");
+    }
+
     /// A program that updates the statistics that a BatchNorm reads has to keep its order.
     #[test]
     fn nothing_moves_past_an_update() {
@@ -390,5 +496,36 @@ mod tests {
         let out = graph.add(Op::BatchNorm(norm), &[conv, scale, shift, mean, variance]).unwrap();
         graph.update(Op::Copy(Copy), &[out], &[y]).unwrap();
         assert_eq!(count(&fuse(&graph)), count(&graph));
+    }
+
+    /// What a BatchNorm adds is read in its place, and may not be there yet, or be another one later.
+    #[test]
+    fn nothing_is_added_before_it_is_there() {
+        let shape = Shape([1, 4, 4, 2]);
+        let mut device = Device::cpu();
+        let build = |device: &mut Device, late: bool| {
+            let mut graph = Graph::new();
+            let mut variable = |graph: &mut Graph, shape: Shape| {
+                let v = device.variable(shape.len()).unwrap();
+                graph.variable(v, shape)
+            };
+            let [x, other, y] = [(); 3].map(|()| variable(&mut graph, shape));
+            let [scale, shift] = [(); 2].map(|()| variable(&mut graph, Shape::vector(2)));
+            let norm = Op::BatchNormTrain(BatchNormTrain { epsilon: 1e-5 });
+            let normalized = graph.add_all(norm, &[x, scale, shift]).unwrap()[0];
+            let added = if late {
+                graph.add(Op::Relu(Relu::PLAIN), &[x]).unwrap()
+            } else {
+                graph.update(Op::Copy(Copy), &[x], &[other]).unwrap();
+                other
+            };
+            let sum = graph.add(Op::Add(Add), &[normalized, added]).unwrap();
+            graph.update(Op::Copy(Copy), &[sum], &[y]).unwrap();
+            graph
+        };
+        for late in [true, false] {
+            let graph = build(&mut device, late);
+            assert_eq!(count(&fuse(&graph)), count(&graph), "late: {late}");
+        }
     }
 }

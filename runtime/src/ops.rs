@@ -7,6 +7,7 @@ mod apgd;
 mod attack;
 mod average;
 mod batch_norm;
+mod batch_norm_fused;
 mod batch_norm_train;
 mod channel_affine;
 mod conv2d;
@@ -53,6 +54,7 @@ pub use apgd::{ApgdCheckpoint, ApgdTrack, Mix};
 pub use attack::{AttackStart, AttackStep, KeepWorst, Norm};
 pub use average::Average;
 pub use batch_norm::{BatchNorm, BatchNormGrad, BatchNormParameterGrad};
+pub use batch_norm_fused::{FusedBatchNorm, FusedBatchNormTrain};
 pub use batch_norm_train::{BatchNormTrain, BatchNormTrainGrad, RunningStatistics};
 pub use channel_affine::{ChannelAffine, ChannelAffineGrad};
 pub use conv2d::Conv2d;
@@ -250,6 +252,9 @@ operations! {
     KeepTop,
     /// What inference makes of convolutions with compact weights.
     CompactConv2d,
+    /// What the fusion of graphs makes of a BatchNorm and what follows it.
+    FusedBatchNorm,
+    FusedBatchNormTrain,
 }
 
 impl Op {

@@ -87,7 +87,7 @@ fn a_kernel_with_too_many_buffers_is_refused() {
     graph.update(Op::Copy(Copy), &[outputs[0]], &[y]).expect("shapes fit");
     let limits = Limits { storage_buffers: 4, ..Limits::WEBGPU };
     let text = message(Plan::new(&graph, &limits));
-    assert!(text.contains("'bn1'") && text.contains("6 buffers"), "{text}");
+    assert!(text.contains("'bn1'") && text.contains("7 buffers"), "{text}");
     let limits = Limits { workgroup_threads: 32, ..Limits::WEBGPU };
     assert!(message(Plan::new(&graph, &limits)).contains("'bn1'"));
 }

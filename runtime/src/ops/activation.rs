@@ -14,6 +14,10 @@ pub struct Relu {
 
 impl Relu {
     pub const PLAIN: Self = Self { max: f32::INFINITY };
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        check(self.max)
+    }
 }
 
 /// Inputs: the activation's output y, dy. dx = dy where 0 < y < max, else 0: PyTorch's convention

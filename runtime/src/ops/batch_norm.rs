@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::activation::Relu;
+use super::batch_norm_fused::FusedBatchNorm;
 use super::elementwise::in_parts;
 use super::launch::{Argument, ByFour, Launch, by_four, params};
 use super::reduce::{add_parts, parts, sum_channels};
@@ -33,14 +35,18 @@ pub struct BatchNormParameterGrad {
 }
 
 params! {
-    pub(super) struct BatchNormParams { pixels: u32, channels: u32, epsilon: f32, }
+    struct BatchNormParams { pixels: u32, channels: u32, epsilon: f32, option: u32, max: f32, }
+}
+
+params! {
+    struct BatchNormGradParams { pixels: u32, channels: u32, epsilon: f32, }
 }
 
 params! {
     struct BatchNormGradSumsParams { pixels: u32, channels: u32, parts: u32, epsilon: f32, }
 }
 
-const BATCH_NORM: ByFour = by_four!("batch_norm", X_BUFFER, BATCH_NORM);
+const BATCH_NORM: ByFour = by_four!("batch_norm", X_BUFFER, RESIDUAL_BUFFER, BATCH_NORM);
 const BATCH_NORM_GRAD: ByFour = by_four!("batch_norm_grad", BATCH_NORM_GRAD);
 const BATCH_NORM_GRAD_SUMS: ByFour =
     by_four!("batch_norm_grad_sums", X_BUFFER, DY_BUFFER, BATCH_NORM_GRAD_SUMS);
@@ -53,34 +59,67 @@ pub(super) fn elementwise_threads(x: Shape, at_once: usize) -> usize {
     (x.len() / x.channels()).div_ceil(PIXELS) * (x.channels() / at_once)
 }
 
-/// Adds the dispatch that normalises `x`; `arguments` are those of the kernel, in binding order.
-pub(super) fn launch_normalize(launch: Launch, x: Shape, epsilon: f32, arguments: &[Argument]) -> Launch {
-    launch_by_channel(launch, &BATCH_NORM, x, epsilon, arguments)
+/// What is done to a normalised activation before it is stored.
+#[derive(Clone, Copy)]
+pub(super) struct Following<T> {
+    /// Is added; of the activation's shape.
+    pub residual: Option<T>,
+    pub relu: Option<Relu>,
 }
 
-fn launch_by_channel(
+impl<T> Following<T> {
+    pub const NOTHING: Self = Self { residual: None, relu: None };
+}
+
+/// Adds the dispatch that normalises an activation of shape `x`; `arguments` are that activation, scale, shift, mean,
+/// variance and y.
+pub(super) fn launch_normalize(
     launch: Launch,
-    kernels: &ByFour,
     x: Shape,
     epsilon: f32,
-    arguments: &[Argument],
+    [from, scale, shift, mean, variance, y]: [Argument; 6],
+    following: Following<Argument>,
 ) -> Launch {
-    let (kernel, at_once) = kernels.pick(x.channels());
+    let (kernel, at_once) = BATCH_NORM.pick(x.channels());
     let parameters = BatchNormParams {
         pixels: (x.len() / x.channels()) as u32,
         channels: (x.channels() / at_once) as u32,
         epsilon,
+        option: u32::from(following.residual.is_some()) | u32::from(following.relu.is_some()) << 1,
+        // WGSL has no infinity; no finite value is beyond the largest one.
+        max: following.relu.map_or(f32::MAX, |r| r.max.min(f32::MAX)),
     };
-    launch.then(kernel, arguments, &parameters, elementwise_threads(x, at_once))
+    // A residual that is not there is not read.
+    let arguments = [from, scale, shift, mean, variance, following.residual.unwrap_or(from), y];
+    launch.then(kernel, &arguments, &parameters, elementwise_threads(x, at_once))
 }
 
-/// y = x * factor + offset for each channel, on the CPU.
-pub(super) fn affine(x: &[f32], y: &mut [f32], factor: &[f32], offset: &[f32]) {
+/// y = relu(x * factor + offset + residual) for each channel, on the CPU.
+pub(super) fn affine(x: &[f32], y: &mut [f32], factor: &[f32], offset: &[f32], following: Following<&[f32]>) {
     let channels = factor.len();
+    let (low, high) = following.relu.map_or((f32::NEG_INFINITY, f32::INFINITY), |r| (0.0, r.max));
+    // Two selections, so that NaN stays what it is and the loop vectorises.
+    let bound = |v: f32| {
+        let v = if v < low { low } else { v };
+        if v > high { high } else { v }
+    };
     in_parts(y, channels, |first, part| {
-        for (y, x) in part.chunks_exact_mut(channels).zip(x[first..].chunks_exact(channels)) {
-            for (((y, x), factor), offset) in y.iter_mut().zip(x).zip(factor).zip(offset) {
-                *y = x * factor + offset;
+        let rows = part.chunks_exact_mut(channels).zip(x[first..].chunks_exact(channels));
+        match following.residual {
+            None => {
+                for (y, x) in rows {
+                    for (((y, x), factor), offset) in y.iter_mut().zip(x).zip(factor).zip(offset) {
+                        *y = bound(x * factor + offset);
+                    }
+                }
+            }
+            Some(residual) => {
+                for ((y, x), residual) in rows.zip(residual[first..].chunks_exact(channels)) {
+                    let terms = y.iter_mut().zip(x).zip(residual).zip(factor).zip(offset);
+                    for ((((y, x), residual), factor), offset) in terms {
+                        *y = bound(x * factor + offset + residual);
+                    }
+                }
             }
         }
     });
@@ -101,32 +140,15 @@ pub(super) fn factors(
 
 impl Operation for BatchNorm {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
-        let [x, vectors @ ..] = arity::<5>(inputs)?;
-        if !(self.epsilon >= 0.0 && self.epsilon.is_finite() && (0.0..=1.0).contains(&self.momentum)) {
-            return Err(format!("epsilon {} or momentum {} out of range", self.epsilon, self.momentum));
-        }
-        per_channel(x, &vectors)?;
-        Ok(vec![x])
+        FusedBatchNorm::plain(*self).output_shapes(inputs)
     }
 
-    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        let arguments = [
-            Argument::Input(0),
-            Argument::Input(1),
-            Argument::Input(2),
-            Argument::Input(3),
-            Argument::Input(4),
-            Argument::Output(0),
-        ];
-        launch_normalize(Launch::default(), inputs[0], self.epsilon, &arguments)
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        FusedBatchNorm::plain(*self).launch(inputs, outputs)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let [x, scale, shift, mean, variance] = inputs else {
-            unreachable!("output_shapes checked the inputs")
-        };
-        let (factor, offset) = factors(scale.data, shift.data, mean.data, variance.data, self.epsilon);
-        affine(x.data, outputs[0].data, &factor, &offset);
+        FusedBatchNorm::plain(*self).run(inputs, outputs);
     }
 }
 
@@ -138,14 +160,21 @@ impl Operation for BatchNormGrad {
     }
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
-        launch_by_channel(Launch::default(), &BATCH_NORM_GRAD, inputs[0], self.epsilon, &arguments)
+        let (dy, arguments) =
+            (inputs[0], [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)]);
+        let (kernel, at_once) = BATCH_NORM_GRAD.pick(dy.channels());
+        let parameters = BatchNormGradParams {
+            pixels: (dy.len() / dy.channels()) as u32,
+            channels: (dy.channels() / at_once) as u32,
+            epsilon: self.epsilon,
+        };
+        Launch::single(kernel, &arguments, &parameters, elementwise_threads(dy, at_once))
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         let zero = vec![0.0; inputs[1].data.len()];
         let (factor, offset) = factors(inputs[1].data, &zero, &zero, inputs[2].data, self.epsilon);
-        affine(inputs[0].data, outputs[0].data, &factor, &offset);
+        affine(inputs[0].data, outputs[0].data, &factor, &offset, Following::NOTHING);
     }
 }
 

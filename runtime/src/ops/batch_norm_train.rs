@@ -3,12 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::batch_norm::{
-    affine, elementwise_threads, factors, launch_normalize, launch_parameter_grad, parameter_grad,
-};
+use super::batch_norm::{elementwise_threads, launch_parameter_grad, parameter_grad};
+use super::batch_norm_fused::FusedBatchNormTrain;
 use super::elementwise::in_parts;
 use super::launch::{Argument, ByFour, Kernel, Launch, Textured, by_four, params, textured};
-use super::reduce::{add_parts, channel_sum, channel_sum_params, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
 use crate::plan::Limits;
 use crate::shape::Shape;
@@ -43,16 +41,8 @@ params! {
     struct RunningStatisticsParams { channels: u32, momentum: f32, unbias: f32, }
 }
 
-const CHANNEL_SQUARES: ByFour = by_four!("channel_squares", X_BUFFER, CHANNEL_SQUARES);
 const BATCH_NORM_TRAIN_GRAD: ByFour =
     by_four!("batch_norm_train_grad", X_BUFFER, DY_BUFFER, BATCH_NORM_TRAIN_GRAD);
-
-/// The dispatches of [`BatchNormTrain`] that read x.
-const TEXTURED: [Textured; 3] = [
-    textured!("channel_sum_by_four", &[0], FOUR, X_TEXTURE, CHANNEL_SUM),
-    textured!("channel_squares_by_four", &[0], FOUR, X_TEXTURE, CHANNEL_SQUARES),
-    textured!("batch_norm_by_four", &[0], FOUR, X_TEXTURE, BATCH_NORM),
-];
 
 /// The dispatches of [`BatchNormTrainGrad`] that read x and dy.
 const GRAD_TEXTURED: [Textured; 2] = [
@@ -68,65 +58,19 @@ const RUNNING_STATISTICS: Kernel = Kernel {
 
 impl Operation for BatchNormTrain {
     fn output_shapes(&self, inputs: &[Shape]) -> Result<Vec<Shape>, String> {
-        let [x, scale, shift] = arity(inputs)?;
-        per_channel(x, &[scale, shift])?;
-        Ok(vec![x, scale, scale])
+        FusedBatchNormTrain::plain(*self).output_shapes(inputs)
     }
 
-    fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        use Argument::{Input, Output};
-        let x = inputs[0];
-        let channels = x.channels();
-        let pixels = x.len() / channels;
-        let per_count = 1.0 / pixels as f32;
-        let (input, mean, variance) = (Input(0), Output(1), Output(2));
-        let mut launch = channel_sum(Launch::default(), input, x, mean, per_count);
-        // Squares of differences from the mean: a difference of squares would cancel.
-        let parts = parts(pixels, channels);
-        let partial = launch.scratch(parts * channels);
-        let (kernel, at_once) = CHANNEL_SQUARES.pick(channels);
-        let sums = channel_sum_params(x, parts, at_once);
-        launch = launch.then(kernel, &[input, mean, partial], &sums, parts * channels / at_once);
-        launch = add_parts(launch, partial, variance, parts, channels, 0, channels, per_count);
-        let arguments = [input, Input(1), Input(2), mean, variance, Output(0)];
-        launch_normalize(launch, x, self.epsilon, &arguments)
+    fn launch(&self, inputs: &[Shape], outputs: &[Shape]) -> Launch {
+        FusedBatchNormTrain::plain(*self).launch(inputs, outputs)
     }
 
     fn launches(&self, inputs: &[Shape], outputs: &[Shape], limits: &Limits) -> Vec<Launch> {
-        self.launch(inputs, outputs).or_textured(&TEXTURED, inputs, limits)
+        FusedBatchNormTrain::plain(*self).launches(inputs, outputs, limits)
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let [x, scale, shift] = inputs else { unreachable!("output_shapes checked the inputs") };
-        let [y, mean, variance] = outputs else { unreachable!("three outputs") };
-        let channels = x.shape.channels();
-        let pixels = x.data.len() / channels;
-        let rows = |range: std::ops::Range<usize>| {
-            x.data[range.start * channels..range.end * channels].chunks_exact(channels)
-        };
-        let [sums] = sum_channels(pixels, channels, |range, [sum]| {
-            for row in rows(range) {
-                for (sum, x) in sum.iter_mut().zip(row) {
-                    *sum += x;
-                }
-            }
-        });
-        for (mean, sum) in mean.data.iter_mut().zip(sums) {
-            *mean = (sum / pixels as f64) as f32;
-        }
-        let center = &*mean.data;
-        let [squares] = sum_channels(pixels, channels, |range, [sum]| {
-            for row in rows(range) {
-                for ((sum, x), mean) in sum.iter_mut().zip(row).zip(center) {
-                    *sum += (x - mean) * (x - mean);
-                }
-            }
-        });
-        for (variance, sum) in variance.data.iter_mut().zip(squares) {
-            *variance = (sum / pixels as f64) as f32;
-        }
-        let (factor, offset) = factors(scale.data, shift.data, mean.data, variance.data, self.epsilon);
-        affine(x.data, y.data, &factor, &offset);
+        FusedBatchNormTrain::plain(*self).run(inputs, outputs);
     }
 }
 

@@ -3,7 +3,8 @@
 use adamant::Shape;
 use adamant::op::{
     BatchNorm, BatchNormGrad, BatchNormParameterGrad, BatchNormTrain, BatchNormTrainGrad, ChannelAffine,
-    ChannelAffineGrad, Normalize, NormalizeGrad, Op, RunningStatistics,
+    ChannelAffineGrad, FusedBatchNorm, FusedBatchNormTrain, Normalize, NormalizeGrad, Op, Relu,
+    RunningStatistics,
 };
 
 use super::{Case, Input, PAST_ONE_GRID_ROW, normal, positive, shape, vector};
@@ -12,7 +13,7 @@ use crate::compare::Tolerance;
 const EPSILON: f32 = 1e-5;
 
 pub fn cases() -> Vec<Case> {
-    [image(), affine(), running(), training(), statistics()].concat()
+    [image(), affine(), running(), training(), fused(), statistics()].concat()
 }
 
 /// Images are batch x channels x height x width.
@@ -126,6 +127,38 @@ fn training() -> Vec<Case> {
     let long = shape(1, PAST_ONE_GRID_ROW / 1000 + 1, 100, 10);
     cases.push(forward("past one grid row", normal(long), EPSILON));
     cases.push(backward("past one grid row", long, EPSILON));
+    cases
+}
+
+/// BatchNorm with what follows it.
+fn fused() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, x) in shapes() {
+        let c = x.channels();
+        for (note, residual, relu) in [
+            ("residual", true, None),
+            ("relu", false, Some(Relu::PLAIN)),
+            ("residual, relu6", true, Some(Relu { max: 6.0 })),
+            ("an upper bound of 0.5", false, Some(Relu { max: 0.5 })),
+        ] {
+            let name = format!("{name}, {note}");
+            let with = |mut inputs: Vec<Input>| {
+                inputs.extend(residual.then(|| normal(x)));
+                inputs
+            };
+            let norm = BatchNorm { epsilon: EPSILON, momentum: 0.1 };
+            let op = Op::FusedBatchNorm(FusedBatchNorm { norm, residual, relu });
+            let inputs = with(vec![normal(x), positive(c), vector(c), vector(c), positive(c)]);
+            cases.push(Case::new(&name, op, inputs));
+            let norm = BatchNormTrain { epsilon: EPSILON };
+            let op = Op::FusedBatchNormTrain(FusedBatchNormTrain { norm, residual, relu });
+            let inputs = with(vec![normal(x), positive(c), vector(c)]);
+            // Two values of a channel may be close together, and a sigma of nearly zero magnifies roundings.
+            let few = x.len() / c < 10;
+            let tolerance = if few { Tolerance::Loose } else { Tolerance::Approximate };
+            cases.push(Case::new(&name, op, inputs).within(tolerance));
+        }
+    }
     cases
 }
 
