@@ -1,5 +1,6 @@
 //! Elementwise helpers and the simplest operations.
 
+use pulp::Arch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -10,28 +11,49 @@ use crate::shape::Shape;
 /// Elements that one CPU task takes: enough to outweigh starting it.
 const TASK: usize = 16 * 1024;
 
+/// Does `work` with the widest vectors that the processor has, where the compiler makes vectors of it.
+#[inline(always)]
+pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(work)
+}
+
 /// `out[i] = f(a[i])`.
 pub(super) fn map(a: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     out.par_chunks_mut(TASK).zip(a.par_chunks(TASK)).for_each(|(out, a)| {
-        for (out, &a) in out.iter_mut().zip(a) {
-            *out = f(a);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (out, &a) in out.iter_mut().zip(a) {
+                    *out = f(a);
+                }
+            },
+        );
     });
 }
 
 /// `out[i] = f(a[i], b[i])`.
 pub(super) fn zip(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     out.par_chunks_mut(TASK).zip(a.par_chunks(TASK)).zip(b.par_chunks(TASK)).for_each(|((out, a), b)| {
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            *out = f(a, b);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                    *out = f(a, b);
+                }
+            },
+        );
     });
 }
 
 /// Calls `f(first element, part)` for parts of `out` whose lengths are multiples of `unit`.
 pub(super) fn in_parts(out: &mut [f32], unit: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let task = TASK.div_ceil(unit) * unit;
-    out.par_chunks_mut(task).enumerate().for_each(|(i, part)| f(i * task, part));
+    out.par_chunks_mut(task).enumerate().for_each(|(i, part)| {
+        vectorized(
+            #[inline(always)]
+            || f(i * task, part),
+        );
+    });
 }
 
 params! {

@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::elementwise::vectorized;
 use super::launch::{Argument, ByFour, Kernel, Launch, by_four, params};
 use super::{Operation, View, ViewMut, arity};
 use crate::shape::Shape;
@@ -105,7 +106,11 @@ pub(super) fn sum_channels<const R: usize>(
         .into_par_iter()
         .map(|part| {
             let mut sums = std::array::from_fn(|_| vec![0.0; channels]);
-            f(part * PART..((part + 1) * PART).min(pixels), &mut sums);
+            let pixels = part * PART..((part + 1) * PART).min(pixels);
+            vectorized(
+                #[inline(always)]
+                || f(pixels, &mut sums),
+            );
             sums
         })
         .collect();
