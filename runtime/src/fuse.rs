@@ -342,6 +342,15 @@ mod tests {
 
     const IMAGES: usize = 3;
 
+    /// An architecture of each kind, and its images.
+    const NETWORKS: [(&str, [usize; 3]); 5] = [
+        ("resnet8", [3, 12, 10]),
+        ("resnet18", [3, 33, 34]),
+        ("resnet50", [3, 32, 32]),
+        ("preact-resnet18", [3, 16, 16]),
+        ("wrn-10-2", [1, 14, 12]),
+    ];
+
     /// A session on a model whose BatchNorms have statistics and weights of their own.
     fn session(arch: &str, input: [usize; 3]) -> Session {
         let mut model = Architecture::build(arch, input, 10, 1).unwrap();
@@ -379,13 +388,7 @@ mod tests {
 
     #[test]
     fn the_gradient_of_an_attack_stays_what_it_is() {
-        for (arch, input) in [
-            ("resnet8", [3, 12, 10]),
-            ("resnet18", [3, 33, 34]),
-            ("resnet50", [3, 32, 32]),
-            ("preact-resnet18", [3, 16, 16]),
-            ("wrn-10-2", [1, 14, 12]),
-        ] {
+        for (arch, input) in NETWORKS {
             let mut session = session(arch, input);
             let mut m = session.graph(IMAGES);
             m.input_gradient(Loss::CrossEntropy).unwrap();
@@ -416,24 +419,24 @@ mod tests {
         assert_eq!((found["ReluGrad"], found["Add"], found["Conv2dGradInput"]), (3, 2, 2), "{found:?}");
     }
 
+    /// The logits by the statistics of the batch, which update the running ones.
+    fn training_pass(session: &Session) -> Graph {
+        let mut m = session.graph(IMAGES);
+        let logits = m.logits(Images::Adversarial, BatchNormMode::BatchUpdate).unwrap();
+        let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
+        m.graph.update(Op::Copy(Copy), &[logits], &[target]).unwrap();
+        m.graph
+    }
+
     #[test]
     fn a_pass_with_the_statistics_of_the_batch_keeps_its_bits() {
-        for (arch, input) in [
-            ("resnet8", [3, 12, 10]),
-            ("resnet18", [3, 33, 34]),
-            ("resnet50", [3, 32, 32]),
-            ("preact-resnet18", [3, 16, 16]),
-            ("wrn-10-2", [1, 14, 12]),
-        ] {
+        for (arch, input) in NETWORKS {
             let mut session = session(arch, input);
             let before = session.read_parameters().unwrap();
             let mut run = |fused: bool| {
                 session.write_parameters(&before).unwrap();
-                let mut m = session.graph(IMAGES);
-                let logits = m.logits(Images::Adversarial, BatchNormMode::BatchUpdate).unwrap();
-                let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
-                m.graph.update(Op::Copy(Copy), &[logits], &[target]).unwrap();
-                let graph = if fused { fuse(&m.graph) } else { m.graph };
+                let plain = training_pass(&session);
+                let graph = if fused { fuse(&plain) } else { plain };
                 let mut program = session.device().compile(&graph).unwrap();
                 session.device().run(&mut program).unwrap();
                 let bits = |v: Vec<f32>| -> Vec<u32> { v.into_iter().map(f32::to_bits).collect() };
@@ -456,11 +459,7 @@ mod tests {
     #[test]
     fn a_resnet_in_training_adds_and_rectifies_where_it_normalises() {
         let session = session("resnet18", [3, 32, 32]);
-        let mut m = session.graph(IMAGES);
-        let logits = m.logits(Images::Adversarial, BatchNormMode::BatchUpdate).unwrap();
-        let target = m.graph.variable(m.buffers.logits, m.graph.shape(logits));
-        m.graph.update(Op::Copy(Copy), &[logits], &[target]).unwrap();
-        let found = count(&fuse(&m.graph));
+        let found = count(&fuse(&training_pass(&session)));
         assert_eq!((found.get("Relu"), found.get("Add")), (None, None), "{found:?}");
         // Those of three shortcuts have nothing behind them: of two BatchNorms the later one takes the sum.
         assert_eq!((found["FusedBatchNormTrain"], found["BatchNormTrain"]), (17, 3), "{found:?}");

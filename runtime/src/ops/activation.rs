@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::elementwise::{map, zip};
+use super::elementwise::{between, map, zip};
 use super::launch::{Argument, Kernel, Launch, params};
 use super::{Operation, View, ViewMut, arity, same};
 use crate::shape::Shape;
@@ -70,11 +70,7 @@ impl Operation for Relu {
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         let max = self.max;
-        // Written so that NaN stays NaN, unlike f32::max, and as two selections, which vectorise.
-        map(inputs[0].data, outputs[0].data, move |x| {
-            let y = if x < 0.0 { 0.0 } else { x };
-            if y > max { max } else { y }
-        });
+        map(inputs[0].data, outputs[0].data, move |x| between(0.0, max, x));
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::Relu;
 use super::batch_norm_fused::FusedBatchNorm;
-use super::elementwise::in_parts;
+use super::elementwise::{between, in_parts};
 use super::launch::{Argument, ByFour, Launch, by_four, params};
 use super::reduce::{add_parts, parts, sum_channels};
 use super::{Operation, View, ViewMut, arity, per_channel, same};
@@ -98,18 +98,13 @@ pub(super) fn launch_normalize(
 pub(super) fn affine(x: &[f32], y: &mut [f32], factor: &[f32], offset: &[f32], following: Following<&[f32]>) {
     let channels = factor.len();
     let (low, high) = following.relu.map_or((f32::NEG_INFINITY, f32::INFINITY), |r| (0.0, r.max));
-    // Two selections, so that NaN stays what it is and the loop vectorises.
-    let bound = |v: f32| {
-        let v = if v < low { low } else { v };
-        if v > high { high } else { v }
-    };
     in_parts(y, channels, |first, part| {
         let rows = part.chunks_exact_mut(channels).zip(x[first..].chunks_exact(channels));
         match following.residual {
             None => {
                 for (y, x) in rows {
                     for (((y, x), factor), offset) in y.iter_mut().zip(x).zip(factor).zip(offset) {
-                        *y = bound(x * factor + offset);
+                        *y = between(low, high, x * factor + offset);
                     }
                 }
             }
@@ -117,7 +112,7 @@ pub(super) fn affine(x: &[f32], y: &mut [f32], factor: &[f32], offset: &[f32], f
                 for ((y, x), residual) in rows.zip(residual[first..].chunks_exact(channels)) {
                     let terms = y.iter_mut().zip(x).zip(residual).zip(factor).zip(offset);
                     for ((((y, x), residual), factor), offset) in terms {
-                        *y = bound(x * factor + offset + residual);
+                        *y = between(low, high, x * factor + offset + residual);
                     }
                 }
             }
@@ -160,8 +155,8 @@ impl Operation for BatchNormGrad {
     }
 
     fn launch(&self, inputs: &[Shape], _outputs: &[Shape]) -> Launch {
-        let (dy, arguments) =
-            (inputs[0], [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)]);
+        let dy = inputs[0];
+        let arguments = [Argument::Input(0), Argument::Input(1), Argument::Input(2), Argument::Output(0)];
         let (kernel, at_once) = BATCH_NORM_GRAD.pick(dy.channels());
         let parameters = BatchNormGradParams {
             pixels: (dy.len() / dy.channels()) as u32,

@@ -17,6 +17,13 @@ pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
 }
 
+/// min(max(x, low), high) as two selections: NaN stays what it is, unlike with f32::max, and loops become vectors.
+#[inline(always)]
+pub(super) fn between(low: f32, high: f32, x: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
 /// `out[i] = f(a[i])`.
 pub(super) fn map(a: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     out.par_chunks_mut(TASK).zip(a.par_chunks(TASK)).for_each(|(out, a)| {

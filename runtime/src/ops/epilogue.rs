@@ -3,6 +3,7 @@
 use pulp::Simd;
 
 use super::conv2d_fused::Activation;
+use super::elementwise::between;
 use super::tile::load;
 
 /// Slices are shaped like the output.
@@ -67,10 +68,7 @@ impl Epilogue<'_> {
         let y = value + self.bias.map_or(0.0, |b| b[channel]) + self.residual.map_or(0.0, |r| r[at]);
         match self.activation {
             Activation::None => y,
-            Activation::Relu { max } => {
-                let low = if y < 0.0 { 0.0 } else { y };
-                if max < low { max } else { low }
-            }
+            Activation::Relu { max } => between(0.0, max, y),
             Activation::ReluGrad { max } => {
                 let mask = self.mask.map_or(0.0, |m| m[at]);
                 if mask > 0.0 && mask < max { y } else { 0.0 }
