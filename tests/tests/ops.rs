@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use adamant::op::{Conv2d, ImageNorm, Op, Order, Relu};
+use adamant::op::{BatchNorm, Conv2d, FusedBatchNorm, ImageNorm, Op, Order, Relu};
 use adamant::{Device, Shape, Tensor};
 use adamant_tests::cases::{self, Case, Input};
 use adamant_tests::gpu::gpu;
@@ -172,6 +172,25 @@ fn not_a_number_stays_visible() {
         |label: f32| on_cpu(Op::LargestOther(LargestOther), &[(row, &logits), (Shape::SCALAR, &[label])])[0];
     assert!(rival(f32::from_bits(1)).is_nan());
     assert_eq!(rival(f32::from_bits(0)), 2.0, "the label's own value does not count");
+}
+
+/// Nor where a BatchNorm rectifies, in the kernel for one channel and in that for four.
+#[test]
+fn not_a_number_stays_visible_where_a_batch_norm_rectifies() {
+    for channels in [3, 4] {
+        let row = Shape::vector(channels);
+        let all = |value: f32| Input::Given(row, vec![value; channels]);
+        let mut residual = vec![-9.0; channels];
+        residual[1] = f32::NAN;
+        let norm = BatchNorm { epsilon: 1e-5, momentum: 0.1 };
+        let op = FusedBatchNorm { norm, residual: true, relu: Some(Relu { max: 6.0 }) };
+        let inputs = [all(2.0), all(1.0), all(0.0), all(0.0), all(1.0), Input::Given(row, residual)];
+        let case = Case::new("by hand", Op::FusedBatchNorm(op), inputs);
+        for mut device in [Device::cpu(), gpu()] {
+            let y = run(&case, &mut device).expect("it runs").remove(0).data;
+            assert!(y[0] == 0.0 && y[1].is_nan() && y[2] == 0.0, "{y:?}");
+        }
+    }
 }
 
 /// An attack that lost its way must not look as if it had found something near.
