@@ -133,13 +133,13 @@ pub fn run(args: &AnalyseArgs, console: &Console) -> Result<Outcome> {
     };
     write_atomically(folder.join(FILE), serde_json::to_string(&found)?.as_bytes())?;
     let text = format!(
-        "{}: {} of {}; `adamant report {}` draws it\n",
+        "{}: {} of {}; `adamant report {}` draws it",
         folder.display(),
         count(images.len(), "image"),
         found.data,
         args.run.display()
     );
-    output::result(&args.json, &found, &text)?;
+    output::result(&args.json, &found, &(output::wrap(&text, 2) + "\n"))?;
     Ok(Outcome::Done)
 }
 

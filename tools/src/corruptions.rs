@@ -99,8 +99,8 @@ pub fn run_published(
     let images = Corrupted::Published(files, args.images.limit.unwrap_or(usize::MAX));
     let report = measure(loaded, &images, device, batch, console, Vec::new(), None)?;
     let data = files.name();
-    let head = format!("{}: {} of {data}\n\n", loaded.name, count(report.images as usize, "image"));
-    let text = head + &text(&report);
+    let head = format!("{}: {} of {data}", loaded.name, count(report.images as usize, "image"));
+    let text = output::wrap(&head, 2) + "\n\n" + &text(&report);
     let result = Published {
         schema: 1,
         model: loaded.name.clone(),

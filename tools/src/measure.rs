@@ -364,7 +364,8 @@ pub fn first_of(attack: usize, attacks: usize, surrogates: &[Surrogate]) -> Opti
 /// The report for people: a line for each attack, those made against surrogates under their names.
 pub fn table(report: &EvaluationReport, surrogates: &[Surrogate]) -> String {
     let images = count(report.images as usize, "image");
-    let mut text = format!("{}: {images} of {} {}\n\n", report.model, report.data, report.split);
+    let head = format!("{}: {images} of {} {}", report.model, report.data, report.split);
+    let mut text = wrap(&head, 2) + "\n\n";
     let row = |text: &mut String, name: &str, accuracy: f64, correct: u64, seconds: String| {
         let part = format!("{correct}/{}", report.images);
         let line = format!("{name:<46} {:>7} {part:>13} {seconds:>9}", percent(accuracy));

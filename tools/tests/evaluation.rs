@@ -269,6 +269,22 @@ fn surrogates_are_told_apart() {
     assert!(err.contains("--surrogate <MODEL>"), "{err}");
 }
 
+/// Where a project lies is not for a table to fail at.
+#[test]
+fn a_long_path_does_not_make_lines_too_long() {
+    let dir = Folder::new();
+    let rest = 70usize.saturating_sub(dir.path("").chars().count()).max(1);
+    let model = dir.path(&format!("{}.onnx", "m".repeat(rest)));
+    std::fs::copy(root().join("examples/data/digits_resnet8.onnx"), &model).unwrap();
+    let mut evaluation = evaluate(&["--limit", "2", "--attack", "fgsm:eps=0.1"]);
+    evaluation[1].clone_from(&model);
+    let times = ["bench", &model, "--batch", "1", "--runs", "1", "--workload", "forward", "--device", "cpu"];
+    for arguments in [&words(&evaluation)[..], &times] {
+        let (text, _) = run(0, arguments);
+        assert!(text.contains(&model) && text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+}
+
 /// The suites are those of the authors' code, in its order and with its restarts.
 #[test]
 fn autoattack_plus_is_six_attacks() {

@@ -3,9 +3,11 @@
 use adamant::Workload;
 
 use super::report::Report;
+use crate::output::wrap;
 
 pub fn text(report: &Report) -> String {
-    let mut text = format!("{}, batch {}, {}\n\n", report.arch, report.batch, report.device);
+    let head = format!("{}, batch {}, {}", report.arch, report.batch, report.device);
+    let mut text = wrap(&head, 2) + "\n\n";
     text += &format!("{:<26}{:>12}{:>12}{:>12}{:>14}\n", "", "median", "fastest", "GFLOP/s", "images/s");
     for r in &report.results {
         text += &format!(
