@@ -302,8 +302,9 @@ Examples:
       --recipe aft --recipe arrest --autoattack --json table.json
 
 Every method starts from MODEL with the same seed and data, in a folder of its
-own below --out. The command may be stopped and given again: it goes on. Of a
-method whose training diverges the table says so.")]
+own below --out, where measured.json keeps what is measured. The command may be
+stopped and given again: it goes on. Of a method whose training diverges the
+table says so.")]
 pub struct CompareArgs {
     /// ONNX file, .adamant package or run directory
     pub model: PathBuf,
@@ -319,6 +320,9 @@ pub struct CompareArgs {
     /// Also measure with the suite autoattack
     #[arg(long)]
     pub autoattack: bool,
+    /// Train every method N times, with --seed and those after it
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    pub seeds: usize,
     #[command(flatten)]
     pub run: RunArgs,
 }

@@ -647,4 +647,30 @@ fn methods_are_compared_side_by_side() {
     let again: Value = serde_json::from_str(&again).expect("JSON");
     assert_eq!(again["rows"], found["rows"]);
     assert_eq!(std::fs::read(Path::new(&out).join("aft/checkpoint.adamant")).expect("it is there"), hardened);
+    // Nor is anything left to measure: what is on disk is taken, unless it was measured otherwise.
+    let file = Path::new(&out).join("measured.json");
+    let kept = std::fs::read_to_string(&file).expect("it was written");
+    let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
+    for model in kept["models"].as_object_mut().expect("an object").values_mut() {
+        model["clean"] = 0.125.into();
+    }
+    let table = |extra: &[&str]| {
+        std::fs::write(&file, kept.to_string()).expect("it is written");
+        let (json, _) = run(0, &[&arguments[..], extra].concat());
+        let table: Value = serde_json::from_str(&json).expect("JSON");
+        table["rows"].as_array().expect("a list").clone()
+    };
+    let clean = |rows: &[Value]| rows.iter().filter_map(|r| r["clean"].as_f64()).collect::<Vec<_>>();
+    assert_eq!(clean(&table(&[])), [0.125; 3]);
+    assert!(clean(&table(&["--measure-eps", "0.05"])).iter().all(|&c| c != 0.125));
+    // With more seeds, the first of which is trained, a row is their mean.
+    let fast = &table(&["--seeds", "2"])[3];
+    let seeds = fast["seeds"].as_array().expect("a list");
+    assert_eq!(seeds.iter().map(|s| s["seed"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    let clean = clean(seeds);
+    assert_eq!(clean[0], 0.125);
+    assert_eq!(fast["clean"].as_f64(), Some((clean[0] + clean[1]) / 2.0));
+    assert!(Path::new(&out).join("fast-seed-1/checkpoint.adamant").exists());
+    std::fs::write(&file, "{").expect("it is written");
+    refused(&arguments, &["measured.json", "delete it"]);
 }
