@@ -7,8 +7,10 @@ use adamant::Error;
 use adamant::finetune::{EpochMetrics, On, RunDirectory};
 use anyhow::Result;
 
+pub use self::measured::Measured;
 use self::measured::Measurer;
-use self::table::{Comparison, Row, Trained};
+use self::table::Row;
+pub use self::table::{COLUMNS, Comparison, Trained, cells};
 use crate::args::{CompareArgs, FinetuneArgs, SplitName};
 use crate::model::Loaded;
 use crate::output;

@@ -5,6 +5,7 @@ mod chart;
 mod comparison;
 mod corrupted;
 mod inputs;
+mod methods;
 mod page;
 mod pictures;
 mod published;

@@ -671,6 +671,15 @@ fn methods_are_compared_side_by_side() {
     assert_eq!(clean[0], 0.125);
     assert_eq!(fast["clean"].as_f64(), Some((clean[0] + clean[1]) / 2.0));
     assert!(Path::new(&out).join("fast-seed-1/checkpoint.adamant").exists());
+    // The page that `report` makes of a table names the methods, and why one diverged.
+    let (table, page) = (path(&folder, "table.json"), path(&folder, "page"));
+    std::fs::write(&table, json).expect("it is written");
+    run(0, &["report", &table, "--out", &page]);
+    let page = std::fs::read_to_string(Path::new(&page).join("index.html")).expect("the page");
+    assert!(
+        page.contains("3 methods") && page.contains("schedule.peak") && page.contains(">fast<"),
+        "{page}"
+    );
     std::fs::write(&file, "{").expect("it is written");
     refused(&arguments, &["measured.json", "delete it"]);
 }

@@ -143,12 +143,13 @@ Examples:
   adamant report result.json --out report
   adamant attack runs/aft --data cifar10:data --limit 64 --save found
   adamant report before.json after.json runs/aft found --out report
+  adamant report table.json --out report
 
 The report is DIR/index.html: one page that needs no network and no scripts. It
 is about the last result that is given; the others are shown beside it.")]
 pub struct ReportArgs {
-    /// Results of `evaluate --json` or `merge --json`, packages, run directories, and folders of
-    /// `attack --save`
+    /// Results of `evaluate --json`, `merge --json` or `compare --json`, packages, run directories,
+    /// and folders of `attack --save`
     #[arg(value_name = "RUN|FILE.json|DIR", required = true)]
     pub inputs: Vec<PathBuf>,
     /// Folder for the page

@@ -35,6 +35,13 @@ pub struct Measured {
     pub cosine: Option<f64>,
 }
 
+impl Measured {
+    /// Accuracy under the strongest attack measured, 0 to 1.
+    pub fn robust(&self) -> f64 {
+        self.autoattack.unwrap_or(self.pgd20)
+    }
+}
+
 /// What all models of a table are measured with.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Settings {

@@ -1,11 +1,11 @@
 //! The table: a row for each method.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::measured::Measured;
 use crate::output::{self, duration, percent};
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Comparison {
     pub schema: u32,
     pub model: String,
@@ -19,18 +19,18 @@ pub struct Comparison {
 }
 
 /// A method, or the model before any.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Row {
-    recipe: String,
+    pub recipe: String,
     /// Of its trainings the mean.
     #[serde(flatten)]
-    mean: Trained,
+    pub mean: Trained,
     /// Each of them, where there are several.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    seeds: Vec<Trained>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<Trained>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Trained {
     /// The first, of several.
     pub seed: u64,
@@ -45,10 +45,17 @@ pub struct Trained {
     pub epochs: usize,
 }
 
+/// The row of the model before any method.
+const BEFORE: &str = "before";
+
 impl Row {
+    pub fn is_method(&self) -> bool {
+        self.recipe != BEFORE
+    }
+
     pub fn before(measured: Measured) -> Self {
         let mean = Trained { measured: Some(measured), ..Trained::default() };
-        Self { recipe: "before".to_owned(), mean, seeds: Vec::new() }
+        Self { recipe: BEFORE.to_owned(), mean, seeds: Vec::new() }
     }
 
     /// The method `recipe`, trained at least once.
@@ -88,10 +95,11 @@ fn mean(all: &[&Measured]) -> Measured {
 }
 
 /// Titles of the columns, and how wide they are.
-const COLUMNS: [(&str, usize); 7] =
+pub const COLUMNS: [(&str, usize); 7] =
     [("clean", 8), ("PGD-20", 8), ("AutoAttack", 12), ("sum", 7), ("ARDist", 8), ("cosine", 8), ("time", 9)];
 
-fn cells(trained: &Trained) -> [Option<String>; 7] {
+/// What a row says in them.
+pub fn cells(trained: &Trained) -> [Option<String>; 7] {
     let measured = trained.measured.as_ref();
     [
         Some(measured.map_or_else(|| "diverged".to_owned(), |m| percent(m.clean))),

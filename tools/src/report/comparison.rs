@@ -64,7 +64,7 @@ fn of_hundred(value: f64) -> String {
 }
 
 /// An axis around numbers in percent: never closer than a point to any, never below 0.
-fn percent_axis(label: &str, values: impl Iterator<Item = f64>) -> Axis {
+pub fn percent_axis(label: &str, values: impl Iterator<Item = f64>) -> Axis {
     let wide = values.flat_map(|v| [(v - 1.0).max(0.0), v + 1.0]);
     let mut axis = Axis::around(label, wide, of_hundred);
     if axis.from < 0.0 {

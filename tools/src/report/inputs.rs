@@ -1,4 +1,4 @@
-//! What a report is made of: results of `evaluate`, runs, packages, and folders of images.
+//! What a report is made of: results of `evaluate` and `compare`, runs, packages, and folders of images.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use adamant::package::Package;
 use anyhow::{Context, Result, bail};
 
 use crate::analyse::Analysis;
+use crate::compare::Comparison;
 use crate::corruptions::Published;
 use crate::evaluation::Evaluation;
 use crate::saved::Saved;
@@ -18,6 +19,8 @@ pub struct Inputs {
     pub measured: Vec<Measured>,
     /// Results on published corrupted images, which have no clean ones beside them.
     pub published: Vec<Published>,
+    /// Tables of `compare`.
+    pub compared: Vec<Comparison>,
     pub runs: Vec<Run>,
     pub pictures: Vec<Saved>,
 }
@@ -75,7 +78,7 @@ impl Inputs {
         for path in paths {
             inputs.add(path.as_ref())?;
         }
-        let results = inputs.measured.len() + inputs.published.len();
+        let results = inputs.measured.len() + inputs.published.len() + inputs.compared.len();
         if results + inputs.runs.len() + inputs.pictures.len() == 0 {
             bail!("there is nothing to report");
         }
@@ -112,6 +115,10 @@ impl Inputs {
             return Ok(());
         }
         let text = std::fs::read_to_string(path).with_context(|| name.to_string())?;
+        if let Ok(compared) = serde_json::from_str::<Comparison>(&text) {
+            self.compared.push(compared);
+            return Ok(());
+        }
         if let Ok(published) = serde_json::from_str::<Published>(&text)
             && serde_json::from_str::<EvaluationReport>(&text).is_err()
         {
@@ -124,8 +131,8 @@ impl Inputs {
             Ok(full) => full.report.clone(),
             Err(_) => serde_json::from_str::<EvaluationReport>(&text).map_err(|_| {
                 anyhow::anyhow!(
-                    "{name}: not the result of `adamant evaluate --json`, a package, a run, or a folder of \
-                     `adamant attack --save`"
+                    "{name}: not the result of `adamant evaluate --json` or `adamant compare --json`, a package, a \
+                     run, or a folder of `adamant attack --save`"
                 )
             })?,
         };

@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{Axis, Series, histogram, plot};
 use super::comparison::file_name;
 use super::inputs::{Inputs, Measured, Run};
-use super::{analysis, comparison, corrupted, pictures, warnings};
+use super::{analysis, comparison, corrupted, methods, pictures, warnings};
 use crate::evaluation::is_autoattack;
 use crate::measure::{describe, first_of};
 use crate::output::{count, duration, percent, pixels, shell};
@@ -42,6 +42,7 @@ pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
             body {
                 @if let Some(report) = subject { (claim(report)) }
                 @else if let Some(one) = inputs.published.last() { (corrupted::claim(one)) }
+                @else if let Some(one) = inputs.compared.last() { (methods::claim(one)) }
                 @else { h1 { "What training did" } }
                 @for measured in &inputs.measured { (doubts(&measured.report, inputs.measured.len() > 1)) }
                 @if inputs.measured.len() > 1 { (comparison::side_by_side(&inputs.measured)) }
@@ -51,6 +52,7 @@ pub fn page(inputs: &Inputs, command: &[String]) -> Result<String> {
                 }
                 (curves(&inputs.measured))
                 (comparison::tradeoff(&inputs.measured))
+                @for one in &inputs.compared { (methods::section(one)) }
                 (corrupted::section(&inputs.measured, &inputs.published))
                 @if !grids.is_empty() {
                     h2 { "What an attack does to an image" }
@@ -372,6 +374,7 @@ fn repeat(inputs: &Inputs, command: &[String]) -> Markup {
             @if let Some(full) = &one.full { pre { (shell(&full.command)) } }
         }
         @for one in &inputs.published { pre { (shell(&one.command)) } }
+        @for one in &inputs.compared { pre { (shell(&one.command)) } }
         pre { (shell(command)) }
         @for one in &inputs.measured {
             h3 { (one.report.model) }
