@@ -46,6 +46,11 @@ impl Adversary {
         self.guide.is_some()
     }
 
+    /// Whether an image is attacked as if it were alone: nothing that is kept of the batch goes with it.
+    pub(super) const fn sees_single_images(&self) -> bool {
+        self.mixup.is_none() && self.clean.is_none() && self.guide.is_none()
+    }
+
     /// Attacks the mixtures of `mixup`, where they are what is attacked.
     pub(super) fn on_mixtures(mut self, mixup: Option<&Arc<Mixup>>) -> Self {
         self.mixup = mixup.filter(|mixup| mixup.is_attacked()).cloned();

@@ -55,35 +55,38 @@ impl Iaat {
         batch: &Batch,
         at: Moment,
     ) -> Result<f64> {
-        let count = batch.len();
-        let attack = |session: &mut Session, radii: &[f32]| {
-            let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
-            adversary.perturb_each(session, count, at, &balls)
-        };
         let mut radii = self.memory.get(&batch.indices);
-        session.start_clean(count)?;
-        let right = correct(session, count)?;
+        session.start_clean(batch.len())?;
+        let right = correct(session, batch.len())?;
+        let mut found = Found::clean(batch, right.clone());
+        let mut attack =
+            |radii: &[f32], found: &mut Found| self.attack(session, adversary, batch, at, radii, found);
         let warm = at.epoch >= self.warmup_epochs;
         if warm && self.rule == IaatRule::LineSearch {
             radii.fill(0.0);
             // Every radius up to the largest: an image may withstand one that is beyond one it does not.
             for k in 1..=(self.largest / self.gamma + 1e-3) as u32 {
                 let radius = k as f32 * self.gamma;
-                attack(session, &vec![radius; count])?;
-                for (found, withstands) in radii.iter_mut().zip(correct(session, count)?) {
-                    *found = if withstands { radius } else { *found };
+                attack(&vec![radius; batch.len()], &mut found)?;
+                for (largest, &withstands) in radii.iter_mut().zip(&found.withstands) {
+                    *largest = if withstands { radius } else { *largest };
                 }
             }
         } else if warm {
-            let larger: Vec<f32> = radii.iter().map(|m| m + self.gamma).collect();
-            attack(session, &larger)?;
-            let withstands_larger = correct(session, count)?;
-            attack(session, &radii)?;
-            let withstands = correct(session, count)?;
+            // By the authors' code what is misclassified is not probed.
+            let is_probed = |i: usize| right[i] || self.rule != IaatRule::Code;
+            let of = |radius: &dyn Fn(usize) -> f32| -> Vec<f32> {
+                (0..batch.len()).map(|i| if is_probed(i) { radius(i) } else { 0.0 }).collect()
+            };
+            let larger = of(&|i| radii[i] + self.gamma);
+            attack(&larger, &mut found)?;
+            let withstands_larger = found.withstands.clone();
+            // What withstands the larger ball need not be tried in its own.
+            attack(&of(&|i| if withstands_larger[i] { larger[i] } else { radii[i] }), &mut found)?;
             for (i, m) in radii.iter_mut().enumerate() {
-                *m = match self.rule == IaatRule::Code && !right[i] {
-                    true => (1.0 - self.beta) * *m,
-                    false => self.update(*m, withstands_larger[i], withstands[i]),
+                *m = match is_probed(i) {
+                    true => self.update(*m, withstands_larger[i], found.withstands[i]),
+                    false => (1.0 - self.beta) * *m,
                 };
             }
         } else if self.rule == IaatRule::Code {
@@ -93,9 +96,51 @@ impl Iaat {
         let stays = |right: bool| !right && self.rule != IaatRule::Code;
         let used: Vec<f32> =
             radii.iter().zip(right).map(|(&r, right)| if stays(right) { 0.0 } else { r }).collect();
-        attack(session, &used)?;
+        attack(&used, &mut found)?;
         self.memory.set(&batch.indices, &radii);
         Ok(used.iter().map(|&r| f64::from(r)).sum())
+    }
+
+    /// Adversarial images := `found`, after what is missing there is found: the images within their radii. An
+    /// attack is a function of the seed, the moment, the weights and the image, so that none is needed where
+    /// the radius is what it was.
+    fn attack(
+        &self,
+        session: &mut Session,
+        adversary: &Adversary,
+        batch: &Batch,
+        at: Moment,
+        radii: &[f32],
+        found: &mut Found,
+    ) -> Result<()> {
+        let adversarial = session.buffers().adversarial;
+        let missing = |i: &usize| radii[*i] != found.radii[*i];
+        let wanted = (0..batch.len()).filter(missing).count();
+        // A program is compiled for each size of a batch: of these there are four.
+        let size = wanted.next_multiple_of(batch.len().div_ceil(4)).min(batch.len());
+        if wanted > 0 && size < batch.len() && adversary.sees_single_images() {
+            let (first, rest): (Vec<usize>, Vec<usize>) = (0..batch.len()).partition(missing);
+            let positions: Vec<usize> = first.into_iter().chain(rest).take(size).collect();
+            let part = batch.select(&positions);
+            session.load(&part.images, &part.labels, &part.indices)?;
+            let balls: Vec<_> = positions.iter().map(|&i| (radii[i], self.step(radii[i]))).collect();
+            adversary.perturb_each(session, size, at, &balls)?;
+            let (withstands, images) = (correct(session, size)?, session.read_adversarial(size)?);
+            let len = images.len() / size;
+            for ((&i, withstands), image) in positions.iter().zip(withstands).zip(images.chunks_exact(len)) {
+                found.withstands[i] = withstands;
+                found.images[i * len..][..len].copy_from_slice(image);
+            }
+            session.load(&batch.images, &batch.labels, &batch.indices)?;
+        } else if wanted > 0 {
+            let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
+            adversary.perturb_each(session, batch.len(), at, &balls)?;
+            found.withstands = correct(session, batch.len())?;
+            found.images = session.read_adversarial(batch.len())?;
+        }
+        found.radii = radii.to_vec();
+        session.device().write(adversarial, &found.images);
+        Ok(())
     }
 
     /// Step length in a ball of this radius: what reaches its rim in half the steps, or the attack's own.
@@ -108,10 +153,25 @@ impl Iaat {
     fn update(&self, m: f32, withstands_larger: bool, withstands: bool) -> f32 {
         let wanted = match (withstands_larger, withstands) {
             (true, _) => m + self.gamma,
-            (false, true) => m,
+            // Exactly, so that what was found there serves.
+            (false, true) => return m,
             (false, false) => (m - self.gamma).max(self.smallest),
         };
         (1.0 - self.beta) * m + self.beta * wanted
+    }
+}
+
+/// What attacks found for the images of a batch, the radii they searched within, and whether the images are still
+/// classified correctly.
+struct Found {
+    images: Vec<f32>,
+    radii: Vec<f32>,
+    withstands: Vec<bool>,
+}
+
+impl Found {
+    fn clean(batch: &Batch, right: Vec<bool>) -> Self {
+        Self { images: batch.images.clone(), radii: vec![0.0; batch.len()], withstands: right }
     }
 }
 
@@ -124,6 +184,8 @@ fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architectures::Architecture;
+    use crate::device::Device;
     use crate::finetune::{On, Recipe};
 
     fn iaat(on: &[On], settings: &[&str]) -> Iaat {
@@ -161,6 +223,49 @@ mod tests {
         }
         let constant = iaat(&[], &["epsilon.gamma=0", "epsilon.beta=1"]);
         assert_eq!(constant.update(0.03, false, false), 0.03, "without gamma the radius is constant");
+    }
+
+    /// An attack on a part of the batch finds what one on all of it does, bit for bit, and leaves the rest alone.
+    #[test]
+    fn only_what_is_missing_is_attacked() {
+        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
+        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
+        let batch = Batch {
+            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
+            labels: vec![0, 1, 2, 3, 0, 1, 2, 3],
+            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
+        };
+        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let iaat = iaat(&[], &[]);
+        let adversary = Adversary::new(&iaat.attack, None, &mut session).unwrap();
+        let at = Moment { seed: 1, epoch: 6, epochs: 20, batch: 2, time: 6.5, span: 0.1, rate: 0.01 };
+        let radii: Vec<f32> = (1..=8u8).map(|i| f32::from(i) / 255.0).collect();
+        let whole = {
+            let mut found = Found::clean(&batch, vec![true; 8]);
+            iaat.attack(&mut session, &adversary, &batch, at, &radii, &mut found).unwrap();
+            found
+        };
+        let mut found = Found::clean(&batch, vec![true; 8]);
+        // Three of eight at first, which makes four; the third is not asked for and stays clean.
+        let mut first = radii.clone();
+        for i in [0, 2, 3, 4, 6] {
+            first[i] = 0.0;
+        }
+        iaat.attack(&mut session, &adversary, &batch, at, &first, &mut found).unwrap();
+        assert_eq!(found.images[2 * 192..][..192], batch.images[2 * 192..][..192]);
+        let mark = vec![0.5; 192];
+        found.images[5 * 192..][..192].copy_from_slice(&mark);
+        iaat.attack(&mut session, &adversary, &batch, at, &radii, &mut found).unwrap();
+        // Five were missing, six are attacked: of the others the first again.
+        assert_eq!(found.images[5 * 192..][..192], mark, "it was found before");
+        found.images[5 * 192..][..192].copy_from_slice(&whole.images[5 * 192..][..192]);
+        assert_eq!(found.images, whole.images);
+        assert_eq!(found.withstands, whole.withstands);
+        assert_ne!(whole.images, batch.images);
+        // The device holds the batch, and what was found for it.
+        iaat.attack(&mut session, &adversary, &batch, at, &radii, &mut found).unwrap();
+        assert_eq!(session.read_adversarial(8).unwrap(), whole.images);
+        assert_eq!(correct(&mut session, 8).unwrap(), whole.withstands);
     }
 
     /// The paper's numbers for ImageNet: gamma 4, and no radius below 4.
