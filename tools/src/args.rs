@@ -299,7 +299,7 @@ Examples:
       --recipe adamant --recipe aft --recipe trades --limit 5000 --epochs 20 \\
       --eps 4/255 --validate none
   adamant compare model.onnx --mean cifar10 --data cifar10:data --out runs \\
-      --recipe aft --recipe arrest --autoattack --json table.json
+      --recipe aft --recipe arrest --autoattack --seeds 3 --json table.json
 
 Every method starts from MODEL with the same seed and data, in a folder of its
 own below --out, where measured.json keeps what is measured. The command may be
