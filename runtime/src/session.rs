@@ -1,10 +1,14 @@
 //! A model on a device: its parameters, the buffers of a batch, and the programs that run on them.
 
 mod model_graph;
+#[cfg(feature = "train")]
+mod part;
 
 use std::collections::HashMap;
 
 pub use self::model_graph::ModelGraph;
+#[cfg(feature = "train")]
+pub(crate) use self::part::{Whole, part};
 use crate::compact::Compact;
 use crate::device::{Device, Program};
 use crate::error::{Error, Result};

@@ -11,6 +11,8 @@ use crate::loss::Loss;
 use crate::ops::{ImageNorm, MoveAlong, Noise, Norm, Op, Order};
 use crate::random::{Purpose, Stream};
 use crate::session::{Buffers, Images, ModelGraph, Session};
+#[cfg(feature = "train")]
+use crate::session::{Whole, part};
 use crate::shape::Shape;
 
 /// The position of random targets: past every pixel, and not the one that the l2 start uses.
@@ -54,6 +56,9 @@ pub struct Objective<'a> {
     balls: Option<&'a [(f32, f32)]>,
     /// What computes the gradient, where it is not that of a loss of the label.
     gradient: Option<&'a GradientOf<'a>>,
+    /// What that gradient needs of each image besides the batch; nothing where it needs the whole batch.
+    #[cfg(feature = "train")]
+    kept: Option<Vec<Variable>>,
     /// Set by another thread to stop.
     stop: Option<&'a AtomicBool>,
     /// Hears of every pass.
@@ -96,6 +101,8 @@ impl<'a> Objective<'a> {
             loss: Loss::CrossEntropy,
             balls: None,
             gradient: None,
+            #[cfg(feature = "train")]
+            kept: Some(Vec::new()),
             stop: None,
             listener: None,
             passes: Passes::default(),
@@ -111,6 +118,14 @@ impl<'a> Objective<'a> {
     /// Follows the gradient of a loss that is not a function of logits and label alone.
     pub fn with_gradient(mut self, gradient: &'a GradientOf<'a>) -> Self {
         self.gradient = Some(gradient);
+        self
+    }
+
+    /// Says what that gradient needs of each image besides the batch: buffers with a row for each image. Nothing where
+    /// images cannot be attacked without the rest of the batch.
+    #[cfg(feature = "train")]
+    pub(crate) fn with_kept(mut self, kept: Option<Vec<Variable>>) -> Self {
+        self.kept = kept;
         self
     }
 
@@ -146,6 +161,24 @@ impl<'a> Objective<'a> {
     /// Number of images.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Goes on with those images alone of which that is `wanted`, and with some more: the batch had `of` to begin
+    /// with. Their rows of `more` go with them.
+    #[cfg(feature = "train")]
+    pub(crate) fn narrow(&mut self, wanted: &[bool], of: usize, more: &[Variable]) -> Result<Option<Whole>> {
+        let positions = part(wanted, of);
+        let Some(kept) = self.kept.as_ref().filter(|_| positions.len() < self.count) else { return Ok(None) };
+        let more: Vec<Variable> = kept.iter().chain(more).copied().collect();
+        let count = std::mem::replace(&mut self.count, positions.len());
+        self.session.narrow(count, positions, &more).map(Some)
+    }
+
+    /// Undoes [`Objective::narrow`]; the adversarial images stay.
+    #[cfg(feature = "train")]
+    pub(crate) fn widen(&mut self, whole: Whole) -> Result<()> {
+        self.count = self.session.widen(whole)?;
+        Ok(())
     }
 
     /// Number of classes.

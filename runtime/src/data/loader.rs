@@ -88,17 +88,6 @@ impl Batch {
         assemble(dataset, &LoaderOptions::default(), positions)
     }
 
-    /// The images at these positions of this batch, in that order.
-    #[cfg(feature = "train")]
-    pub(crate) fn select(&self, positions: &[usize]) -> Self {
-        let len = self.images.len() / self.len().max(1);
-        Self {
-            images: positions.iter().flat_map(|&i| &self.images[i * len..][..len]).copied().collect(),
-            labels: positions.iter().map(|&i| self.labels[i]).collect(),
-            indices: positions.iter().map(|&i| self.indices[i]).collect(),
-        }
-    }
-
     /// The images at these positions, cropped and flipped as in `epoch` of a run with this seed.
     pub(crate) fn augmented(
         dataset: &Dataset,

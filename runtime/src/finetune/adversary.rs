@@ -14,7 +14,7 @@ use crate::loss::Loss;
 use crate::network::BatchNormMode;
 use crate::ops::{Copy, Op};
 use crate::random::Purpose;
-use crate::session::{Images, Session};
+use crate::session::{Images, Session, part};
 
 /// An attack as a recipe sets it, with what it keeps on the device.
 pub struct Adversary {
@@ -46,9 +46,11 @@ impl Adversary {
         self.guide.is_some()
     }
 
-    /// Whether an image is attacked as if it were alone: nothing that is kept of the batch goes with it.
-    pub(super) const fn sees_single_images(&self) -> bool {
-        self.mixup.is_none() && self.clean.is_none() && self.guide.is_none()
+    /// What is kept of each image for its attack, in buffers with a row for each; nothing where images are not attacked
+    /// one by one.
+    pub(super) fn kept(&self) -> Option<Vec<Variable>> {
+        let guide = self.guide.iter().flat_map(|(teacher, _)| teacher.said());
+        self.mixup.is_none().then(|| self.clean.into_iter().chain(guide).collect())
     }
 
     /// Attacks the mixtures of `mixup`, where they are what is attacked.
@@ -68,7 +70,8 @@ impl Adversary {
         self.search(session, count, at, &*attack, None)
     }
 
-    /// As [`Adversary::perturb`], with a radius and a step length for each image.
+    /// As [`Adversary::perturb`], with a radius and a step length for each image. One that has no step stays where it
+    /// starts, and takes no part in the search.
     pub(super) fn perturb_each(
         &self,
         session: &mut Session,
@@ -76,8 +79,23 @@ impl Adversary {
         at: Moment,
         balls: &[(f32, f32)],
     ) -> Result<()> {
-        let Some(attack) = self.config.build(self.config.eps.0, at.epoch, at.epochs) else { return Ok(()) };
-        self.search(session, count, at, &*attack, Some(balls))
+        let eps = self.config.eps.0;
+        let Some(attack) = self.config.build(eps, at.epoch, at.epochs) else { return Ok(()) };
+        let moves: Vec<bool> = balls.iter().map(|&(radius, step)| radius > 0.0 && step > 0.0).collect();
+        let positions = part(&moves, count);
+        let start = self.config.start_at(eps).filter(|_| positions.len() < count);
+        let (Some(start), Some(kept)) = (start, self.kept()) else {
+            return self.search(session, count, at, &*attack, Some(balls));
+        };
+        self.search(session, count, at, &*start, Some(balls))?;
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let balls: Vec<_> = positions.iter().map(|&i| balls[i]).collect();
+        let whole = session.narrow(count, positions, &kept)?;
+        self.search(session, balls.len(), at, &*attack, Some(&balls))?;
+        session.widen(whole)?;
+        Ok(())
     }
 
     fn search(
@@ -92,7 +110,7 @@ impl Adversary {
         let follow = |session: &mut Session, count| self.follow(session, count);
         let mut objective = Objective::new(session, count, at.seed, Purpose::TrainingAttackStart, at.epoch);
         if self.clean.is_some() || self.mixup.is_some() || self.guide.is_some() {
-            objective = objective.with_gradient(&follow);
+            objective = objective.with_gradient(&follow).with_kept(self.kept());
         }
         if let Some(balls) = balls {
             objective = objective.with_balls(balls);
@@ -154,4 +172,69 @@ fn guided_gradient(session: &mut Session, count: usize, teacher: &Teacher, part:
         let losses = m.graph.plus(loss, distance)?;
         m.ascend(forward.logits, losses)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architectures::Architecture;
+    use crate::data::Batch;
+    use crate::device::Device;
+    use crate::finetune::Recipe;
+
+    /// What has no step, or no ball, goes through the network no more often than its start does; all images end where
+    /// the attack on the whole batch leaves them.
+    #[test]
+    fn only_what_moves_is_attacked() {
+        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
+        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
+        let batch = Batch {
+            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
+            labels: vec![0, 1, 2, 3, 0, 1, 2, 3],
+            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
+        };
+        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let at = Moment { seed: 1, epoch: 6, epochs: 20, batch: 2, time: 6.5, span: 0.1, rate: 0.01 };
+        let (eps, step) = (0.03, 0.01);
+        let images = |session: &mut Session| session.read_adversarial(8).unwrap();
+        for (settings, sees_single) in [
+            (&[][..], true),
+            (&["attack.objective=kl", "attack.start=normal"], true),
+            (&["guide.kind=features", "attack.guide=1"], true),
+            (&["attack.kind=mi-fgsm"], false),
+        ] {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            let recipe = Recipe::load("madry", &settings).unwrap();
+            let teacher =
+                Teacher::new(&recipe.guide, &recipe.replay, &mut session).unwrap().map(std::sync::Arc::new);
+            if let Some(teacher) = &teacher {
+                teacher.look(&mut session, 8).unwrap();
+                // Another network than the teacher, so that the guide has a gradient.
+                let mut values = session.read_parameters().unwrap();
+                values.iter_mut().flat_map(|t| &mut t.data).for_each(|x| *x *= 1.1);
+                session.write_parameters(&values).unwrap();
+            }
+            let adversary = Adversary::new(&recipe.attack, teacher.as_ref(), &mut session).unwrap();
+            for moving in [&[][..], &[5], &[1, 2, 6, 7], &[0, 1, 2, 3, 4], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+                let ball = |i: usize| match moving.contains(&i) {
+                    true => (eps, step),
+                    false if i.is_multiple_of(2) => (eps, 0.0),
+                    false => (0.0, 0.0),
+                };
+                let balls: Vec<_> = (0..8).map(ball).collect();
+                let attack = recipe.attack.build(eps, at.epoch, at.epochs).unwrap();
+                adversary.search(&mut session, 8, at, &*attack, Some(&balls)).unwrap();
+                let whole = images(&mut session);
+                assert_eq!(whole == batch.images, moving.is_empty() && !sees_single);
+                let loss = session.buffers().loss;
+                session.device().write(loss, &[-1.0; 8]);
+                adversary.perturb_each(&mut session, 8, at, &balls).unwrap();
+                assert!(images(&mut session) == whole, "{settings:?}, {moving:?}");
+                let attacked =
+                    session.read_per_image(loss, 8).unwrap().iter().filter(|&&l| l != -1.0).count();
+                let expected = if sees_single { moving.len().next_multiple_of(2) } else { 8 };
+                assert_eq!(attacked, expected, "{settings:?}, {moving:?}");
+            }
+        }
+    }
 }

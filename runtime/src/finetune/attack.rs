@@ -205,6 +205,12 @@ impl AttackConfig {
         })
     }
 
+    /// Where that begins, as an attack without steps; nothing for those that do more than take steps.
+    pub(super) fn start_at(&self, eps: f32) -> Option<Box<dyn Attack>> {
+        let spec = self.spec_at(eps).filter(|_| self.kind == AttackKind::Pgd)?;
+        Some(AttackSpec { steps: 0, ..spec }.build())
+    }
+
     /// What an epoch is measured by: the attack itself where it looks for the worst image in its ball, PGD
     /// in the same ball where it looks for another.
     pub fn measure(&self) -> Option<AttackSpec> {

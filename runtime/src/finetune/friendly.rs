@@ -41,6 +41,8 @@ impl Attack for Friendly {
         }
         let (left, moves) = (objective.values("friendly steps left")?, objective.values("friendly moves")?);
         objective.fill(left, self.tau as f32);
+        let count = objective.count();
+        let mut wholes = Vec::new();
         for k in 0..self.steps {
             objective.gradient()?;
             if self.noise > 0.0 {
@@ -48,12 +50,16 @@ impl Attack for Friendly {
                 objective.set_stream(stream);
             }
             self.step(objective, left, moves)?;
-            // A last read would come too late to save a step.
-            if k + 1 < self.steps && objective.read(moves)?.iter().all(|&m| m == 0.0) {
-                break;
+            // After the last step there is none to save.
+            if k + 1 < self.steps {
+                let moves: Vec<bool> = objective.read(moves)?.iter().map(|&m| m != 0.0).collect();
+                if !moves.contains(&true) {
+                    break;
+                }
+                wholes.extend(objective.narrow(&moves, count, &[left])?);
             }
         }
-        Ok(())
+        wholes.into_iter().rev().try_for_each(|whole| objective.widen(whole))
     }
 }
 
@@ -93,5 +99,66 @@ impl Friendly {
             let inputs = [m.images, gradient, radius, step];
             g.update(Op::AttackStep(AttackStep { norm }), &inputs, &[m.adversarial])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::architectures::Architecture;
+    use crate::data::Batch;
+    use crate::device::Device;
+    use crate::loss::Loss;
+    use crate::ops::Norm;
+    use crate::random::Purpose;
+    use crate::session::{Images, Session};
+
+    /// Images that have stopped take no part in what follows, and those that have not end where they would have.
+    #[test]
+    fn only_what_moves_goes_through_the_network() {
+        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
+        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
+        let mut batch = Batch {
+            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
+            labels: vec![0; 8],
+            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
+        };
+        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let logits = session.logits(8, Images::Clean).unwrap();
+        for (i, row) in logits.chunks_exact(4).enumerate() {
+            let likeliest = (0..4).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            // Every third is wrong as it is.
+            batch.labels[i] = ((likeliest + usize::from(i % 3 == 0)) % 4) as u32;
+        }
+        for (tau, noise) in [(0, 0.0), (1, 0.0), (2, 0.001)] {
+            let ball = Ball { norm: Norm::Linf, eps: 0.3 };
+            let attack = Friendly { ball, step: 0.01, steps: 10, start: Start::Random, tau, noise };
+            let mut attacked = |kept: Option<Vec<Variable>>| {
+                session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+                let counts = RefCell::new(Vec::new());
+                let gradient = |session: &mut Session, count| {
+                    counts.borrow_mut().push(count);
+                    session.gradient(count, Loss::CrossEntropy)
+                };
+                let mut objective = Objective::new(&mut session, 8, 1, Purpose::TrainingAttackStart, 2)
+                    .with_gradient(&gradient)
+                    .with_kept(kept);
+                attack.perturb(&mut objective).unwrap();
+                assert_eq!(objective.count(), 8);
+                let labels = session.buffers().labels;
+                let labels: Vec<u32> =
+                    session.read_per_image(labels, 8).unwrap().into_iter().map(f32::to_bits).collect();
+                assert_eq!(labels, batch.labels, "the batch is loaded again");
+                (session.read_adversarial(8).unwrap(), counts.into_inner())
+            };
+            let (whole, counts) = attacked(None);
+            assert!(counts.iter().all(|&count| count == 8), "{counts:?}");
+            let (found, counts) = attacked(Some(Vec::new()));
+            assert!(found == whole, "tau {tau}");
+            let sizes: std::collections::BTreeSet<usize> = counts.iter().copied().collect();
+            assert!(counts.is_sorted_by(|a, b| a >= b) && sizes.len() > 2, "tau {tau}: {counts:?}");
+        }
     }
 }

@@ -197,6 +197,11 @@ impl Teacher {
         Ok(Some(Self { guide: guide.clone(), parameters, feature_map, vector, distances }))
     }
 
+    /// What it has said of the loaded images: buffers with a row for each.
+    pub(super) fn said(&self) -> impl Iterator<Item = Variable> {
+        self.feature_map.into_iter().chain(self.vector)
+    }
+
     /// Whether the loss has a term of it.
     pub fn guides(&self) -> bool {
         self.guide.kind != GuideKind::None

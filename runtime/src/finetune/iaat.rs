@@ -9,7 +9,7 @@ use super::radii::Moment;
 use crate::data::{Batch, Dataset};
 use crate::error::Result;
 use crate::loss::Loss;
-use crate::session::Session;
+use crate::session::{Session, part};
 
 /// Algorithm 2, or another rule, with the step length of the authors' code.
 pub(super) struct Iaat {
@@ -114,26 +114,25 @@ impl Iaat {
         found: &mut Found,
     ) -> Result<()> {
         let adversarial = session.buffers().adversarial;
-        let missing = |i: &usize| radii[*i] != found.radii[*i];
-        let wanted = (0..batch.len()).filter(missing).count();
-        // A program is compiled for each size of a batch: of these there are four.
-        let size = wanted.next_multiple_of(batch.len().div_ceil(4)).min(batch.len());
-        if wanted > 0 && size < batch.len() && adversary.sees_single_images() {
-            let (first, rest): (Vec<usize>, Vec<usize>) = (0..batch.len()).partition(missing);
-            let positions: Vec<usize> = first.into_iter().chain(rest).take(size).collect();
-            let part = batch.select(&positions);
-            session.load(&part.images, &part.labels, &part.indices)?;
-            let balls: Vec<_> = positions.iter().map(|&i| (radii[i], self.step(radii[i]))).collect();
+        let missing: Vec<bool> = radii.iter().zip(&found.radii).map(|(wanted, had)| wanted != had).collect();
+        let positions = part(&missing, batch.len());
+        let balls =
+            |at: &[usize]| -> Vec<_> { at.iter().map(|&i| (radii[i], self.step(radii[i]))).collect() };
+        if let Some(kept) = adversary.kept().filter(|_| (1..batch.len()).contains(&positions.len())) {
+            let (size, balls) = (positions.len(), balls(&positions));
+            let whole = session.narrow(batch.len(), positions.clone(), &kept)?;
             adversary.perturb_each(session, size, at, &balls)?;
             let (withstands, images) = (correct(session, size)?, session.read_adversarial(size)?);
+            session.widen(whole)?;
             let len = images.len() / size;
-            for ((&i, withstands), image) in positions.iter().zip(withstands).zip(images.chunks_exact(len)) {
+            for ((i, withstands), image) in
+                positions.into_iter().zip(withstands).zip(images.chunks_exact(len))
+            {
                 found.withstands[i] = withstands;
                 found.images[i * len..][..len].copy_from_slice(image);
             }
-            session.load(&batch.images, &batch.labels, &batch.indices)?;
-        } else if wanted > 0 {
-            let balls: Vec<_> = radii.iter().map(|&r| (r, self.step(r))).collect();
+        } else if missing.contains(&true) {
+            let balls = balls(&(0..batch.len()).collect::<Vec<_>>());
             adversary.perturb_each(session, batch.len(), at, &balls)?;
             found.withstands = correct(session, batch.len())?;
             found.images = session.read_adversarial(batch.len())?;

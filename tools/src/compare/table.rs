@@ -113,6 +113,17 @@ pub fn cells(trained: &Trained) -> [Option<String>; 7] {
 }
 
 impl Comparison {
+    /// Which columns say something of any row.
+    pub fn shown(&self) -> [bool; COLUMNS.len()] {
+        let mut shown = [false; COLUMNS.len()];
+        for trained in self.rows.iter().flat_map(|row| std::iter::once(&row.mean).chain(&row.seeds)) {
+            for (shown, cell) in shown.iter_mut().zip(cells(trained)) {
+                *shown |= cell.is_some();
+            }
+        }
+        shown
+    }
+
     pub fn text(&self) -> String {
         let mut lines = Vec::new();
         for Row { recipe, mean, seeds } in &self.rows {
@@ -120,12 +131,11 @@ impl Comparison {
             lines.extend(seeds.iter().map(|trained| (format!("  seed {}", trained.seed), cells(trained))));
         }
         let width = lines.iter().map(|(name, _)| name.chars().count() + 1).max().unwrap_or(0).max(18);
-        // A column that says nothing of any row is left out.
-        let is_shown = |column: usize| lines.iter().any(|(_, cells)| cells[column].is_some());
+        let shown = self.shown();
         let line = |name: &str, cells: [Option<String>; 7]| {
             let mut line = format!("{name:<width$}");
             for (column, (cell, (_, width))) in cells.into_iter().zip(COLUMNS).enumerate() {
-                if is_shown(column) {
+                if shown[column] {
                     line += &format!("{:>width$}", cell.as_deref().unwrap_or("-"));
                 }
             }

@@ -14,9 +14,7 @@ pub fn claim(found: &Comparison) -> Markup {
 }
 
 pub fn section(found: &Comparison) -> Markup {
-    let all = || found.rows.iter().flat_map(|row| std::iter::once(&row.mean).chain(&row.seeds));
-    let shown: Vec<bool> =
-        (0..COLUMNS.len()).map(|column| all().any(|trained| cells(trained)[column].is_some())).collect();
+    let shown = found.shown();
     let line = |name: Markup, trained: &Trained| {
         html! { tr {
             td { (name) @if let Some(why) = &trained.diverged { div.quiet { (why) } } }
