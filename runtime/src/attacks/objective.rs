@@ -163,8 +163,8 @@ impl<'a> Objective<'a> {
         self.count
     }
 
-    /// Goes on with those images alone of which that is `wanted`, and with some more: the batch had `of` to begin
-    /// with. Their rows of `more` go with them.
+    /// Goes on with the images that are `wanted`, and others up to a quarter of the `of` images that the batch began
+    /// with; nothing happens where that is all of them. Their rows of `more` go with them.
     #[cfg(feature = "train")]
     pub(crate) fn narrow(&mut self, wanted: &[bool], of: usize, more: &[Variable]) -> Result<Option<Whole>> {
         let positions = part(wanted, of);

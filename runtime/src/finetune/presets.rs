@@ -11,17 +11,17 @@ pub struct Preset {
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "adamant",
-        summary: "the default: PGD guided by the features of the start, the radius growing from zero",
+        summary: "the default: PGD guided by the pooled features of the start, the radius growing from zero",
         toml: include_str!("recipes/adamant.toml"),
     },
     Preset {
         name: "adamant-robust",
-        summary: "adamant guided by pooled features: more robustness, less clean accuracy",
+        summary: "adamant at a higher learning rate: more robustness, less clean accuracy",
         toml: include_str!("recipes/adamant-robust.toml"),
     },
     Preset {
         name: "adamant-edge",
-        summary: "adamant for devices: one attack step, with a guard against catastrophic overfitting",
+        summary: "for devices: one attack step, guided by the map, with a guard against catastrophic overfitting",
         toml: include_str!("recipes/adamant-edge.toml"),
     },
     Preset {
