@@ -16,7 +16,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "adamant-robust",
-        summary: "adamant at a higher learning rate: more robustness, less clean accuracy",
+        summary: "adamant with more robustness, and less clean accuracy",
         toml: include_str!("recipes/adamant-robust.toml"),
     },
     Preset {
