@@ -30,6 +30,8 @@ mod recipe;
 mod room;
 mod run;
 mod schedule;
+#[cfg(test)]
+mod testing;
 mod totals;
 mod trainer;
 mod update;

@@ -67,6 +67,7 @@ impl Adversary {
             // A ball of one point: the steps of an attack would lead nowhere.
             return session.start_clean(count);
         }
+        self.remember(session, count)?;
         self.search(session, count, at, &*attack, None)
     }
 
@@ -81,6 +82,7 @@ impl Adversary {
     ) -> Result<()> {
         let eps = self.config.eps.0;
         let Some(attack) = self.config.build(eps, at.epoch, at.epochs) else { return Ok(()) };
+        self.remember(session, count)?;
         let moves: Vec<bool> = balls.iter().map(|&(radius, step)| radius > 0.0 && step > 0.0).collect();
         let positions = part(&moves, count);
         let start = self.config.start_at(eps).filter(|_| positions.len() < count);
@@ -106,7 +108,6 @@ impl Adversary {
         attack: &dyn Attack,
         balls: Option<&[(f32, f32)]>,
     ) -> Result<()> {
-        self.remember(session, count)?;
         let follow = |session: &mut Session, count| self.follow(session, count);
         let mut objective = Objective::new(session, count, at.seed, Purpose::TrainingAttackStart, at.epoch);
         if self.clean.is_some() || self.mixup.is_some() || self.guide.is_some() {
@@ -177,23 +178,14 @@ fn guided_gradient(session: &mut Session, count: usize, teacher: &Teacher, part:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architectures::Architecture;
-    use crate::data::Batch;
-    use crate::device::Device;
     use crate::finetune::Recipe;
+    use crate::finetune::testing::eight_images;
 
     /// What has no step, or no ball, goes through the network no more often than its start does; all images end where
     /// the attack on the whole batch leaves them.
     #[test]
     fn only_what_moves_is_attacked() {
-        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
-        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
-        let batch = Batch {
-            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
-            labels: vec![0, 1, 2, 3, 0, 1, 2, 3],
-            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
-        };
-        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let (mut session, batch) = eight_images();
         let at = Moment { seed: 1, epoch: 6, epochs: 20, batch: 2, time: 6.5, span: 0.1, rate: 0.01 };
         let (eps, step) = (0.03, 0.01);
         let images = |session: &mut Session| session.read_adversarial(8).unwrap();
@@ -223,6 +215,7 @@ mod tests {
                 };
                 let balls: Vec<_> = (0..8).map(ball).collect();
                 let attack = recipe.attack.build(eps, at.epoch, at.epochs).unwrap();
+                adversary.remember(&mut session, 8).unwrap();
                 adversary.search(&mut session, 8, at, &*attack, Some(&balls)).unwrap();
                 let whole = images(&mut session);
                 assert_eq!(whole == batch.images, moving.is_empty() && !sees_single);

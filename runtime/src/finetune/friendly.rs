@@ -107,9 +107,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::architectures::Architecture;
-    use crate::data::Batch;
-    use crate::device::Device;
+    use crate::finetune::testing::eight_images;
     use crate::loss::Loss;
     use crate::ops::Norm;
     use crate::random::Purpose;
@@ -118,14 +116,7 @@ mod tests {
     /// Images that have stopped take no part in what follows, and those that have not end where they would have.
     #[test]
     fn only_what_moves_goes_through_the_network() {
-        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
-        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
-        let mut batch = Batch {
-            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
-            labels: vec![0; 8],
-            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
-        };
-        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let (mut session, mut batch) = eight_images();
         let logits = session.logits(8, Images::Clean).unwrap();
         for (i, row) in logits.chunks_exact(4).enumerate() {
             let likeliest = (0..4).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();

@@ -183,8 +183,7 @@ fn correct(session: &mut Session, count: usize) -> Result<Vec<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architectures::Architecture;
-    use crate::device::Device;
+    use crate::finetune::testing::eight_images;
     use crate::finetune::{On, Recipe};
 
     fn iaat(on: &[On], settings: &[&str]) -> Iaat {
@@ -227,14 +226,7 @@ mod tests {
     /// An attack on a part of the batch finds what one on all of it does, bit for bit, and leaves the rest alone.
     #[test]
     fn only_what_is_missing_is_attacked() {
-        let model = Architecture::build("resnet8", [3, 8, 8], 4, 0).unwrap();
-        let mut session = Session::new(Device::cpu(), &model, 8).unwrap();
-        let batch = Batch {
-            images: (0..8 * 192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
-            labels: vec![0, 1, 2, 3, 0, 1, 2, 3],
-            indices: vec![40, 7, 9, 3, 21, 5, 6, 30],
-        };
-        session.load(&batch.images, &batch.labels, &batch.indices).unwrap();
+        let (mut session, batch) = eight_images();
         let iaat = iaat(&[], &[]);
         let adversary = Adversary::new(&iaat.attack, None, &mut session).unwrap();
         let at = Moment { seed: 1, epoch: 6, epochs: 20, batch: 2, time: 6.5, span: 0.1, rate: 0.01 };
