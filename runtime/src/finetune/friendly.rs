@@ -123,6 +123,8 @@ mod tests {
             // Every third is wrong as it is.
             batch.labels[i] = ((likeliest + usize::from(i % 3 == 0)) % 4) as u32;
         }
+        // Steps of several lengths, as those of a method with a radius for each image.
+        let balls: Vec<(f32, f32)> = (1..=8u8).map(|i| (0.3, 0.004 * f32::from(i))).collect();
         for (tau, noise) in [(0, 0.0), (1, 0.0), (2, 0.001)] {
             let ball = Ball { norm: Norm::Linf, eps: 0.3 };
             let attack = Friendly { ball, step: 0.01, steps: 10, start: Start::Random, tau, noise };
@@ -135,7 +137,8 @@ mod tests {
                 };
                 let mut objective = Objective::new(&mut session, 8, 1, Purpose::TrainingAttackStart, 2)
                     .with_gradient(&gradient)
-                    .with_kept(kept);
+                    .with_kept(kept)
+                    .with_balls(&balls);
                 attack.perturb(&mut objective).unwrap();
                 assert_eq!(objective.count(), 8);
                 let labels = session.buffers().labels;
