@@ -21,9 +21,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> total: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
-// Keeps a division by a vanishing norm finite.
-const TINY: f32 = 1e-12;
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -35,5 +32,10 @@ fn main(
         return;
     }
     let mean = norm[i / params.per_image] / f32(params.per_image);
-    total[i] = params.decay * total[i] + x[i] / (mean + TINY);
+    var direction = 0.0;
+    // However small: a confident network's gradient is, and its direction counts as much.
+    if mean != 0.0 {
+        direction = x[i] / mean;
+    }
+    total[i] = params.decay * total[i] + direction;
 }

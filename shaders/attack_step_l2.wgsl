@@ -29,9 +29,6 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> x: array<f32>;
 @group(0) @binding(7) var<uniform> params: Params;
 
-// Keeps a division by a vanishing length finite.
-const TINY: f32 = 1e-10;
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -43,7 +40,10 @@ fn main(
         return;
     }
     let n = i / params.per_image;
-    let rate = step_length[n] / (sqrt(squares[n]) + TINY);
+    var rate = 0.0;
+    if squares[n] != 0.0 {
+        rate = step_length[n] / sqrt(squares[n]);
+    }
     let length = sqrt(moved[n]);
     var shrink = 1.0;
     if length > radius[n] {

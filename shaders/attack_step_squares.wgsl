@@ -31,9 +31,6 @@ struct Params {
 
 const BLOCK: u32 = 64u;
 
-// Keeps a division by a vanishing length finite.
-const TINY: f32 = 1e-10;
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -49,7 +46,10 @@ fn main(
     let per_part = (params.per_image + params.parts - 1u) / params.parts;
     let end = min((part + 1u) * per_part, params.per_image);
     let start = n * params.per_image;
-    let rate = step_length[n] / (sqrt(squares[n]) + TINY);
+    var rate = 0.0;
+    if squares[n] != 0.0 {
+        rate = step_length[n] / sqrt(squares[n]);
+    }
     var sum = 0.0;
     for (var first = part * per_part; first < end; first += BLOCK) {
         var block = 0.0;

@@ -127,6 +127,9 @@ fn dra_does_not_mind_the_scale_of_the_loss() {
     };
     let plain = scaled(1.0, "times 1");
     assert_close("times 1024", &scaled(1024.0, "times 1024"), &plain, Tolerance::Approximate);
+    // As small as the gradients of a network that is sure of itself.
+    let small = 2f32.powi(-50);
+    assert_close("times 2^-50", &scaled(small, "times 2^-50"), &plain, Tolerance::Approximate);
     assert_eq!(scaled(0.0, "times 0"), golden.real("x").1);
     assert_ne!(plain, golden.real("x").1);
 }

@@ -115,9 +115,14 @@ impl<'a> Objective<'a> {
         self
     }
 
-    /// Follows the gradient of a loss that is not a function of logits and label alone.
+    /// Follows the gradient of a loss that is not a function of logits and label alone. What it reads of each image is
+    /// not known, so that the attack goes on with the whole batch to its end.
     pub fn with_gradient(mut self, gradient: &'a GradientOf<'a>) -> Self {
         self.gradient = Some(gradient);
+        #[cfg(feature = "train")]
+        {
+            self.kept = None;
+        }
         self
     }
 

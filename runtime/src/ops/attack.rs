@@ -41,7 +41,7 @@ pub struct AttackStart {
 /// adversarial images.
 ///
 /// linf: x + step * sign(g), projected onto the ball, clipped to [0, 1]; sign(0) = 0.
-/// l2: x + step * g / (|g| + 1e-10), projected onto the ball, clipped to [0, 1].
+/// l2: x + step * g / |g|, projected onto the ball, clipped to [0, 1]; without a gradient no step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttackStep {
     pub norm: Norm,
@@ -96,7 +96,7 @@ fn image_sums(mut launch: Launch, kernel: Kernel, read: &[Argument], images: Sha
 /// The position that random numbers of the l2 ball's radius come from: past every pixel.
 const RADIUS_POSITION: u32 = u32::MAX;
 
-/// Length that keeps a division by a vanishing gradient finite.
+/// Length that keeps a division by vanishing noise finite.
 const TINY: f32 = 1e-10;
 
 fn per_image_squares(values: impl Iterator<Item = f32>) -> f32 {
@@ -210,7 +210,8 @@ impl Operation for AttackStep {
                     }
                 }
                 Norm::L2 => {
-                    let rate = step / (per_image_squares(gradient.iter().copied()).sqrt() + TINY);
+                    let steepness = per_image_squares(gradient.iter().copied()).sqrt();
+                    let rate = if steepness == 0.0 { 0.0 } else { step / steepness };
                     let moved = |out: f32, x: f32, g: f32| out + rate * g - x;
                     let length = per_image_squares(
                         out.iter().zip(clean).zip(gradient).map(|((o, x), g)| moved(*o, *x, *g)),

@@ -48,7 +48,7 @@ pub struct Noise {
 pub struct MoveAlong;
 
 /// Inputs: x, and the l1 norm of each image. Updates in place:
-/// `total = decay * total + x / (norm / elements + 1e-12)`.
+/// `total = decay * total + x / (norm / elements)`; an image without a norm adds nothing.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AccumulateDirection {
     pub decay: f32,
@@ -244,9 +244,9 @@ impl Operation for AccumulateDirection {
         let len = inputs[0].shape.per_batch();
         let images = outputs[0].data.par_chunks_exact_mut(len).zip(inputs[0].data.par_chunks_exact(len));
         images.zip(inputs[1].data).for_each(|((total, x), norm)| {
-            let mean = norm / len as f32 + TINY;
+            let mean = norm / len as f32;
             for (total, x) in total.iter_mut().zip(x) {
-                *total = self.decay * *total + x / mean;
+                *total = self.decay * *total + if mean == 0.0 { 0.0 } else { x / mean };
             }
         });
     }
