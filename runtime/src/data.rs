@@ -57,6 +57,8 @@ pub struct Dataset {
     labels: Arc<Vec<u32>>,
     /// The images that this view covers.
     range: Range<usize>,
+    /// Where they are among the pixels, if not in file order.
+    order: Option<Arc<Vec<u32>>>,
 }
 
 /// Not an `Arc<[u8]>`, which would copy all of them once.
@@ -144,6 +146,7 @@ impl Dataset {
             pixels,
             range: 0..labels.len(),
             labels: Arc::new(labels),
+            order: None,
         })
     }
 
@@ -167,6 +170,24 @@ impl Dataset {
         self.range.start
     }
 
+    /// Position of image `at` in file order.
+    pub fn position(&self, at: usize) -> usize {
+        let at = self.range.start + at;
+        self.order.as_ref().map_or(at, |order| order[at] as usize)
+    }
+
+    /// The images at these positions of the view, in this order: a data set of its own, whose images are known by
+    /// their place in it. The pixels are shared.
+    ///
+    /// # Panics
+    /// When there is no such position.
+    pub fn reordered(&self, positions: &[u32]) -> Self {
+        let order: Vec<u32> = positions.iter().map(|&at| self.position(at as usize) as u32).collect();
+        let labels = positions.iter().map(|&at| self.labels()[at as usize]).collect();
+        let range = 0..order.len();
+        Self { labels: Arc::new(labels), range, order: Some(Arc::new(order)), ..self.clone() }
+    }
+
     /// Writes image `index` to `out`, planar (CHW), each value in [0, 1].
     ///
     /// # Panics
@@ -174,7 +195,7 @@ impl Dataset {
     pub fn image(&self, index: usize, out: &mut [f32]) {
         assert!(index < self.len(), "image {index} of {}", self.len());
         let len = self.shape.iter().product::<usize>();
-        let start = (self.range.start + index) * len;
+        let start = self.position(index) * len;
         assert_eq!(out.len(), len, "values of an image");
         match &self.pixels {
             Pixels::Values(values) => out.copy_from_slice(&values[start..start + len]),
@@ -190,7 +211,7 @@ impl Dataset {
     pub(crate) fn bytes(&self, index: usize) -> Option<&[u8]> {
         let len = self.shape.iter().product::<usize>();
         match &self.pixels {
-            Pixels::Bytes(bytes) => Some(&bytes[(self.range.start + index) * len..][..len]),
+            Pixels::Bytes(bytes) => Some(&bytes[self.position(index) * len..][..len]),
             Pixels::Values(_) => None,
         }
     }
@@ -199,11 +220,12 @@ impl Dataset {
     pub fn blake3(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let len = self.shape.iter().product::<usize>();
-        let range = self.range.start * len..self.range.end * len;
-        match &self.pixels {
-            Pixels::Bytes(bytes) => hasher.update(&bytes[range]),
-            Pixels::Values(values) => hasher.update(bytemuck::cast_slice(&values[range])),
-        };
+        for start in (0..self.len()).map(|at| self.position(at) * len) {
+            match &self.pixels {
+                Pixels::Bytes(bytes) => hasher.update(&bytes[start..start + len]),
+                Pixels::Values(values) => hasher.update(bytemuck::cast_slice(&values[start..start + len])),
+            };
+        }
         self.labels().iter().for_each(|label| {
             hasher.update(&label.to_le_bytes());
         });
@@ -263,12 +285,12 @@ impl Dataset {
         Pixels::Values(Arc::new(values))
     }
 
-    /// The first `count` images in file order, or all when there are fewer.
+    /// The first `count` images, or all when there are fewer.
     pub fn limit(&self, count: usize) -> Self {
         self.subset(0..count)
     }
 
-    /// The images of `range` in file order; the part of it beyond the last image is ignored.
+    /// The images of `range`; the part of it beyond the last image is ignored.
     pub fn subset(&self, range: Range<usize>) -> Self {
         let start = self.range.start + range.start.min(self.len());
         let end = self.range.start + range.end.min(self.len());
@@ -393,6 +415,24 @@ mod tests {
         assert_eq!(data.limit(4).len(), 4);
         assert_eq!(data.limit(99).len(), 10);
         assert!(data.subset(20..30).is_empty());
+    }
+
+    #[test]
+    fn another_order_is_the_same_images() {
+        let data = counting(10).subset(1..10);
+        let found = data.reordered(&[8, 0, 3]);
+        assert_eq!(found.labels(), [data.labels()[8], data.labels()[0], data.labels()[3]]);
+        assert_eq!([0, 1, 2].map(|at| found.position(at)), [9, 1, 4]);
+        let last = found.subset(1..3);
+        assert_eq!((last.len(), last.offset(), last.position(1)), (2, 1, 4));
+        let (mut of_last, mut of_all) = ([0.0; 2], [0.0; 2]);
+        last.image(1, &mut of_last);
+        data.image(3, &mut of_all);
+        assert_eq!(of_last, of_all);
+        assert_eq!(last.bytes(1), data.bytes(3));
+        assert_eq!(last.subset(1..2).blake3(), data.subset(3..4).blake3());
+        assert_eq!(data.reordered(&[0, 1, 2, 3, 4, 5, 6, 7, 8]).blake3(), data.blake3());
+        assert_eq!(last.reordered(&[1]).labels(), &data.labels()[3..4]);
     }
 
     #[test]

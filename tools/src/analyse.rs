@@ -207,7 +207,7 @@ fn extremes(
             let image = Batch::gather(&train, &[at as u32]).images;
             let file = folder.join(format!("{name}-{}.png", found.len()));
             write_atomically(&file, &png(&image, train.shape)?)?;
-            found.push(Extreme { index: train.offset() + at, label: train.labels()[at], eps: radii[at] });
+            found.push(Extreme { index: train.position(at), label: train.labels()[at], eps: radii[at] });
         }
         Ok(found)
     };
@@ -244,7 +244,7 @@ fn noise(session: &mut Session, data: &Dataset, attack: &AttackSpec, folder: &Pa
     }
     let changed = |noise: &[f32]| noise.iter().filter(|v| **v != 0.0).count() as f64 / noise.len() as f64;
     Ok(Noise {
-        index: data.offset() + at,
+        index: data.position(at),
         label: one.labels[0],
         magnified: f64::from(factor),
         changed: [changed(&noises[0]), changed(&noises[1])],

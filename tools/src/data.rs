@@ -5,9 +5,10 @@ use std::path::Path;
 use std::str::FromStr;
 
 use adamant::{Dataset, Model, OpenOptions, Split, check_fit};
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::extra::Share;
+use crate::output::count;
 use crate::progress::Console;
 use crate::saved::{SAVED, Saved};
 
@@ -108,6 +109,9 @@ pub fn open_for_training(
     let after = if let Validation::Train(n) = validation { n } else { 0 };
     let all = open(spec, split, limit.map(|n| n.saturating_add(after)), model, console)?;
     let train = all.limit(limit.unwrap_or(usize::MAX));
+    if let Some(absent) = absent_classes(&train) {
+        console.warn(&absent);
+    }
     match validation {
         Validation::None => Ok(Images { train, extra: None, validation: None }),
         Validation::Test(n) => {
@@ -115,28 +119,66 @@ pub fn open_for_training(
                 "the best epoch is selected on test images: its accuracy on them is no longer a fair test",
             );
             let test = open(spec, Split::Test, Some(n), model, console)?;
+            let both = test.len().min(train.len());
+            if test.limit(both).blake3() == train.limit(both).blake3() {
+                bail!(
+                    "--validate test:{n}: {spec} has these images to train on, too; take --validate train:{n}, which \
+                     keeps them apart, or none"
+                );
+            }
             Ok(Images { train, extra: None, validation: Some(test) })
         }
-        Validation::Train(n) if all.len() - train.len() >= n => {
-            let validation = all.subset(train.len()..train.len() + n);
+        // As many as asked for, or as many as would be held out.
+        Validation::Train(n) if all.len() - train.len() >= n.min((train.len() / 10).max(1)) => {
+            let validation = all.subset(train.len()..train.len().saturating_add(n));
+            if validation.len() < n {
+                console.note(&format!(
+                    "{} that follow those to train on: each epoch is measured by these",
+                    count(validation.len(), "image")
+                ));
+            }
             Ok(Images { train, extra: None, validation: Some(validation) })
         }
         Validation::Train(n) => Ok(hold_out(&train, n, console)),
     }
 }
 
-/// Takes the validation images from those to train on: the last `most`, but no more than a tenth.
+/// Which classes have no image; nothing where all have some.
+fn absent_classes(images: &Dataset) -> Option<String> {
+    let has = |class: usize| images.labels().contains(&(class as u32));
+    let absent: Vec<&str> = images
+        .class_names
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| !has(*i))
+        .map(|(_, name)| name.as_str())
+        .collect();
+    let shown = absent.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    (!absent.is_empty()).then(|| {
+        format!(
+            "of {} classes {} have no image to train on: {shown}{}. --limit takes images in file order, which \
+             in a folder is that of classes",
+            images.class_names.len(),
+            absent.len(),
+            if absent.len() > 3 { " and others" } else { "" }
+        )
+    })
+}
+
+/// Takes the validation images from those to train on: `most`, but no more than a tenth, spread evenly over them,
+/// for in a folder they come class by class.
 fn hold_out(images: &Dataset, most: usize, console: &Console) -> Images {
     let held = most.min(images.len() / 10);
-    let kept = images.len() - held;
     if held == 0 {
         console.note("too few images to hold some out: the epochs are not measured");
         return Images { train: images.clone(), extra: None, validation: None };
     }
     console.note(&format!(
-        "no images follow those to train on: the last {held} of them are held out to measure each epoch by"
+        "too few images follow those to train on: {held} of those are held out to measure each epoch by"
     ));
-    Images { train: images.limit(kept), extra: None, validation: Some(images.subset(kept..images.len())) }
+    let held: Vec<u32> = (0..held).map(|i| ((2 * i + 1) * images.len() / (2 * held)) as u32).collect();
+    let kept: Vec<u32> = (0..images.len() as u32).filter(|at| held.binary_search(at).is_err()).collect();
+    Images { train: images.reordered(&kept), extra: None, validation: Some(images.reordered(&held)) }
 }
 
 #[cfg(test)]
@@ -155,12 +197,21 @@ mod tests {
 
     #[test]
     fn a_tenth_is_held_out() {
-        let names = vec!["a".to_owned()];
-        let images = Dataset::from_pixels("x", [1, 1, 1], names, vec![0; 95], vec![0; 95]).unwrap();
+        let names = ["a", "b", "c"].map(String::from).to_vec();
+        // Class by class, as a folder's.
+        let labels = (0..95).map(|i| i / 32).collect();
+        let images = Dataset::from_pixels("x", [1, 1, 1], names, (0..95).collect(), labels).unwrap();
         let console = Console::new(true, false);
         let split = hold_out(&images, 500, &console);
         let validation = split.validation.unwrap();
-        assert_eq!((split.train.len(), validation.len(), validation.offset()), (86, 9, 86));
+        assert_eq!(validation.labels(), [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+        let of = |data: &Dataset| (0..data.len()).map(|at| data.position(at)).collect::<Vec<_>>();
+        let mut all = [of(&split.train), of(&validation)].concat();
+        assert_eq!(split.train.len(), 86);
+        all.sort_unstable();
+        assert_eq!(all, (0..95).collect::<Vec<_>>());
         assert!(hold_out(&images.limit(9), 500, &console).validation.is_none());
+        assert!(absent_classes(&images).is_none());
+        assert!(absent_classes(&images.limit(32)).unwrap().contains("of 3 classes 2 have no image"));
     }
 }

@@ -76,7 +76,10 @@ impl Recalibration {
         session.write_parameters(&weights)?;
         let used = images.len().min(IMAGES);
         let positions: Vec<u32> = (0..used).map(|i| (i * images.len() / used) as u32).collect();
-        let batches: Vec<&[u32]> = positions.chunks(session.capacity()).collect();
+        // Images that are sorted by class must not make batches of one class.
+        let count = used.div_ceil(session.capacity());
+        let batches: Vec<Vec<u32>> =
+            (0..count).map(|i| positions.iter().skip(i).step_by(count).copied().collect()).collect();
         let mut attacked = Vec::new();
         for (i, positions) in batches.iter().enumerate() {
             let is_attacked = ((i + 1) as f64 * self.part).floor() > (i as f64 * self.part).floor();
