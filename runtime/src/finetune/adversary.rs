@@ -41,6 +41,16 @@ impl Adversary {
         Ok(Self { config: config.clone(), mixup: None, clean, guide })
     }
 
+    /// The same in another number of steps.
+    pub(super) fn in_steps(&self, steps: u32) -> Self {
+        let config = AttackConfig { steps, ..self.config.clone() };
+        Self { config, mixup: self.mixup.clone(), clean: self.clean, guide: self.guide.clone() }
+    }
+
+    pub(super) const fn steps(&self) -> u32 {
+        self.config.steps
+    }
+
     /// Whether the teacher must have looked at the images before they are attacked.
     pub(super) const fn is_guided(&self) -> bool {
         self.guide.is_some()

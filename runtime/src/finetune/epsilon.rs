@@ -74,10 +74,13 @@ pub struct EpsilonConfig {
     /// Iaat: how radii change. The paper's rule when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<IaatRule>,
-    /// Iaat by probes: the radius below which none falls (eps_lb of the paper). 0 when absent.
+    /// Iaat: steps of the attacks that radii are chosen by. `attack.steps` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_steps: Option<u32>,
+    /// Iaat: the radius below which none falls (eps_lb of the paper). 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smallest: Option<Fraction>,
-    /// Iaat by line search: the largest radius that is tried. 16/255 when absent.
+    /// Iaat by line search: the largest radius that is tried. Twice `attack.eps` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest: Option<Fraction>,
     /// Daat: the tolerated doubt, in stages; [0.05, 0.2, 0.3] when absent.
@@ -136,8 +139,8 @@ impl EpsilonConfig {
         self.smallest.map_or(0.0, |smallest| smallest.0)
     }
 
-    pub(super) fn largest(&self) -> f32 {
-        self.largest.map_or(16.0 / 255.0, |largest| largest.0)
+    pub(super) fn largest(&self, attack: &AttackConfig) -> f32 {
+        self.largest.map_or(2.0 * attack.eps.0, |largest| largest.0)
     }
 
     pub(super) fn tau(&self) -> f32 {
@@ -192,6 +195,7 @@ impl EpsilonConfig {
             ("beta", self.beta.is_some()),
             ("warmup_epochs", self.warmup_epochs.is_some()),
             ("rule", self.rule.is_some()),
+            ("probe_steps", self.probe_steps.is_some()),
             ("smallest", self.smallest.is_some()),
             ("largest", self.largest.is_some()),
         ];
@@ -211,8 +215,8 @@ impl EpsilonConfig {
         if self.largest.is_some() && !searches {
             return unread("largest", "iaat and epsilon.rule = line-search");
         }
-        if self.smallest.is_some() && self.rule.unwrap_or_default() != IaatRule::Paper {
-            return unread("smallest", "iaat and epsilon.rule = paper");
+        if self.probe_steps == Some(0) {
+            return fault("epsilon.probe_steps is at least 1".into());
         }
         if !(self.smallest() >= 0.0 && self.smallest() <= attack.eps.0) {
             return fault(format!(
@@ -221,12 +225,12 @@ impl EpsilonConfig {
                 attack.eps.0
             ));
         }
-        if searches && !(self.largest() >= self.gamma() && self.gamma() > 0.0 && self.largest() <= 1.0) {
+        let largest = self.largest(attack);
+        if searches && !(largest >= self.gamma() && self.gamma() > 0.0 && largest <= 1.0) {
             return fault(format!(
-                "epsilon.gamma = {}, epsilon.largest = {}: a line search goes in steps of gamma, above 0, up to \
-                 largest, at most 1",
-                self.gamma(),
-                self.largest()
+                "epsilon.gamma = {}, epsilon.largest = {largest}: a line search goes in steps of gamma, above 0, up \
+                 to largest, at most 1",
+                self.gamma()
             ));
         }
         if self.policy == EpsilonPolicy::Mma && attack.eps.0 <= 0.0 {
