@@ -182,7 +182,9 @@ impl AttackConfig {
         Some(AttackSpec {
             kind: kind.into(),
             ball: Ball { norm: self.norm, eps },
-            step: self.step.map_or(eps * usual, |step| step.0 * (eps / self.eps.0)),
+            step: self.step.map_or(eps * usual, |step| {
+                if eps == self.eps.0 { step.0 } else { step.0 * (eps / self.eps.0) }
+            }),
             steps: if one_step { 1 } else { self.steps },
             start: if one_step { Start::Random } else { self.start },
             restarts: 1,
