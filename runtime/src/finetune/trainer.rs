@@ -31,7 +31,7 @@ use crate::data::{Augment, Batch, Dataset, Extra, Loader, LoaderOptions};
 use crate::error::{Error, Result};
 use crate::evaluate::{EvaluateOptions, evaluate};
 use crate::optim::Optimizer;
-use crate::session::Session;
+use crate::session::{Images, Session};
 use crate::shape::Tensor;
 
 /// What a trainer needs besides the recipe.
@@ -89,6 +89,8 @@ struct EpochUnderWay {
     rate: f64,
     radii: f64,
     seconds: f64,
+    /// Images of it that the session still holds: of the last batch, or of the last part of that.
+    loaded: usize,
     /// What the guard judges by.
     first: Option<Batch>,
 }
@@ -247,6 +249,9 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end of the epoch, from where [`Trainer::step`] left it, and measures the validation images.
     pub fn epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
+        if self.under_way.as_ref().is_some_and(|at| at.done == at.batches) {
+            return self.end_epoch(tell);
+        }
         loop {
             let TrainingStep { epoch, batch, batches, images, loss, accuracy, seconds } = self.step()?;
             let part = self.session.device().recomputed();
@@ -271,13 +276,16 @@ impl<'a> Trainer<'a> {
         if self.options.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
+        let ended = || Error::Config("the epoch is over: end it first".into());
+        if self.under_way.as_ref().is_some_and(|at| at.done == at.batches) {
+            return Err(ended());
+        }
         let mut at = match self.under_way.take() {
             Some(epoch) => epoch,
             None => self.begin_epoch()?,
         };
         let start = Instant::now();
-        let batch =
-            at.loader.next().ok_or_else(|| Error::Config("the epoch is over: end it first".into()))?;
+        let batch = at.loader.next().ok_or_else(ended)?;
         let time = f64::from(self.epochs_done) + at.done as f64 / at.batches as f64;
         at.rate = self.recipe.schedule.rate(time, f64::from(self.recipe.epochs));
         let moment = Moment {
@@ -292,6 +300,7 @@ impl<'a> Trainer<'a> {
         self.recalibrated = None;
         let (radii, times) = self.train_on(&batch, moment)?;
         at.done += 1;
+        at.loaded = (batch.len() - 1) % self.session.capacity() + 1;
         at.radii += radii;
         at.images += batch.labels.len() * times;
         let (sum, correct) = self.totals.read(&mut self.session)?;
@@ -360,6 +369,7 @@ impl<'a> Trainer<'a> {
             rate: 0.0,
             radii: 0.0,
             seconds: 0.0,
+            loaded: 0,
             first: None,
         })
     }
@@ -369,12 +379,14 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Config`] when batches are left.
     pub fn end_epoch(&mut self, mut tell: impl FnMut(Event)) -> Result<EpochMetrics> {
-        let Some(EpochUnderWay { images, loss, accuracy, rate, radii, seconds, first, .. }) =
+        let Some(EpochUnderWay { images, loss, accuracy, rate, radii, seconds, loaded, first, .. }) =
             self.under_way.take_if(|at| at.done == at.batches)
         else {
             return Err(Error::Config("the epoch has batches left".into()));
         };
         let epoch = self.epochs_done;
+        let answers = self.check_answers(loaded);
+        self.recalibrated = None;
         if let Some(average) = &self.average {
             average.after_epoch(&mut self.session, epoch, self.recipe.epochs)?;
         }
@@ -389,10 +401,13 @@ impl<'a> Trainer<'a> {
         }
         self.epochs_done += 1;
         let rolled_back = back.is_some();
-        if let Some((weights, state)) = back {
-            let guard = self.guard.take();
-            self.restore(&weights, &state)?;
-            self.guard = guard;
+        match back {
+            Some((weights, state)) => {
+                let guard = self.guard.take();
+                self.restore(&weights, &state)?;
+                self.guard = guard;
+            }
+            None => answers?,
         }
         Ok(EpochMetrics {
             epoch: epoch + 1,
@@ -409,6 +424,18 @@ impl<'a> Trainer<'a> {
             seconds,
             images_per_second: images as f64 / seconds,
         })
+    }
+
+    /// Refuses weights that answer with no numbers, by the first `count` loaded images: after the last update of an
+    /// epoch comes no loss that would tell.
+    fn check_answers(&mut self, count: usize) -> Result<()> {
+        if count > 0 && !self.session.logits(count, Images::Clean)?.iter().all(|z| z.is_finite()) {
+            return Err(Error::NonFinite(format!(
+                "the logits are no longer finite after epoch {}; lower schedule.peak",
+                self.epochs_done + 1
+            )));
+        }
+        Ok(())
     }
 
     /// Goes through the kinds of steps that the run will take, from its first epoch to its last, on a device that

@@ -28,7 +28,10 @@ impl Trainer<'_> {
         tensors.extend(self.guard.iter().flat_map(Guard::read));
         tensors.extend(self.likeness.iter().map(Likeness::read));
         if let Some(at) = &self.under_way {
-            let mut values = vec![at.done as f32, at.images as f32, at.radii as f32, at.seconds as f32];
+            let radii = at.radii as f32;
+            // What f32 leaves of it.
+            let rest = (at.radii - f64::from(radii)) as f32;
+            let mut values = vec![at.done as f32, at.images as f32, radii, rest, at.seconds as f32];
             values.extend(self.totals.read_all(&mut self.session)?);
             tensors.push((UNDER_WAY.to_owned(), values));
         }
@@ -85,7 +88,7 @@ impl Trainer<'_> {
         let begun = self.begin_epoch();
         self.guard = guard;
         let mut at = begun?;
-        let (&[done, images, radii, seconds, ..], sums) = (values, values.get(4..).unwrap_or_default())
+        let (&[done, images, radii, rest, seconds, ..], sums) = (values, values.get(5..).unwrap_or_default())
         else {
             return Err(Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole")));
         };
@@ -96,9 +99,15 @@ impl Trainer<'_> {
                 at.batches
             )));
         }
-        (at.images, at.radii, at.seconds) = (images as usize, radii.into(), seconds.into());
+        (at.images, at.seconds) = (images as usize, seconds.into());
+        at.radii = f64::from(radii) + f64::from(rest);
         at.loader.by_ref().take(at.done).for_each(drop);
         self.totals.write_all(&mut self.session, sums);
+        let last = f64::from(self.epochs_done) + at.done.saturating_sub(1) as f64 / at.batches as f64;
+        at.rate = self.recipe.schedule.rate(last, f64::from(self.recipe.epochs));
+        let (sum, correct) = self.totals.read(&mut self.session)?;
+        at.loss = f64::from(sum) / at.images.max(1) as f64;
+        at.accuracy = f64::from(correct) / at.images.max(1) as f64;
         self.under_way = Some(at);
         Ok(())
     }
