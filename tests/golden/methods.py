@@ -119,6 +119,8 @@ SHUFFLE, TRAINING_ATTACK, MIXUP = 2, 5, 7
 COUNT, BATCH, EPOCHS, RATE = 12, 6, 2, 0.05
 EPS, STEP, STEPS = 8 / 255, 4 / 255, 2
 PART = 0.2
+# For runs in which more images are near a boundary.
+MORE_DOUBT = 0.8
 
 
 def stream(purpose, major, minor):
@@ -156,9 +158,9 @@ def normal_of(key, indices, shape):
     return (-2 * torch.log1p(-a)).sqrt() * torch.cos(2 * np.pi * b)
 
 
-def start():
+def start(part=PART):
     """What runs start from: in doubt, but with answers."""
-    return doubtful(PART)
+    return doubtful(part)
 
 
 def data():
@@ -172,9 +174,9 @@ def data():
     return pixels, x, labels
 
 
-def epochs():
+def batches(epochs):
     """Number of the epoch, of the batch within it, and the indices of its images."""
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         order = permutation(stream(SHUFFLE, epoch, 0), COUNT)
         for number, first in enumerate(range(0, COUNT, BATCH)):
             yield epoch, number, torch.tensor(order[first : first + BATCH])
@@ -205,12 +207,13 @@ def losses_of(y):
     return lambda z: F.cross_entropy(z, y, reduction="none")
 
 
-def training(method, *parts):
-    """Runs `method` and returns the network and the optimiser's other networks."""
-    net = start().train()
-    opt = torch.optim.SGD([p for n in (net, *parts) for p in n.parameters()], lr=RATE, momentum=0.9)
+def training(method, *parts, part=PART, decay=0.0, epochs=EPOCHS):
+    """Runs `method` and returns the network."""
+    net = start(part).train()
+    weights = [p for n in (net, *parts) for p in n.parameters()]
+    opt = torch.optim.SGD(weights, lr=RATE, momentum=0.9, weight_decay=decay)
     _, x, y = data()
-    for epoch, number, indices in epochs():
+    for epoch, number, indices in batches(epochs):
         method(net, opt, x[indices], y[indices], epoch, number, indices)
     return net
 
@@ -373,10 +376,6 @@ def guided():
     """Pooled features held near those of the start, by an attack that raises half of that term, too."""
     teacher, weight = start().eval(), 20.0
 
-    def features(net, x):
-        x = net.layer2(net.layer1(F.relu(net.bn1(net.conv1(x)))))
-        return torch.flatten(net.pool(x), 1)
-
     def method(net, opt, x, y, epoch, number, indices):
         target = features(teacher, x).detach()
 
@@ -404,14 +403,189 @@ def guided():
     return training(method)
 
 
+def features(net, x):
+    return torch.flatten(net.pool(feature_map(net, x)), 1)
+
+
+def feature_map(net, x):
+    return net.layer2(net.layer1(F.relu(net.bn1(net.conv1(x)))))
+
+
+def plain_attack(net, x, y, epoch, indices):
+    return pgd(net, x, random_start(x, EPS, epoch, indices), losses_of(y), EPS, STEP, STEPS)
+
+
+def dra_replay():
+    """Phase two of Hou et al., 2022: clean and attacked images 1:1, the radius falling from EPS to 0.25 EPS over two of
+    three epochs, the last of clean images alone."""
+
+    def method(net, opt, x, y, epoch, number, indices):
+        if epoch == 2:
+            return descend(opt, F.cross_entropy(net(x), y))
+        net.eval()
+        adv = dra(net, x, y, EPS * (1 - 0.75 * epoch), 2, 1 / 3)
+        net.train()
+        clean = F.cross_entropy(net(x), y)
+        descend(opt, (clean + F.cross_entropy(net(adv), y)) / 2)
+
+    return training(method, epochs=3)
+
+
+def aft():
+    """Jeddi et al., 2020: a rate that rises for three batches and falls by the half with every epoch."""
+
+    def method(net, opt, x, y, epoch, number, indices):
+        time, peak, first, warmup = epoch + number / 2, RATE, RATE / 25, 0.75
+        rising = first + (peak - first) * time / warmup
+        opt.param_groups[0]["lr"] = rising if time < warmup else peak * 0.5 ** (time - warmup)
+        descend(opt, F.cross_entropy(net(plain_attack(net, x, y, epoch, indices)), y))
+
+    return training(method)
+
+
+def daat(rule):
+    """Algorithm 1 of the paper, in its order; equation 12, or 16 for `linear`. The head trains on features of running
+    statistics."""
+    rho, tau = 0.2, 2.0
+    radii = torch.full((COUNT,), EPS, dtype=torch.float64)
+    head = torch.nn.Linear(*reversed(start().fc.weight.shape)).double()
+    head.load_state_dict(start().fc.state_dict())
+    of_head = torch.optim.SGD(head.parameters(), lr=RATE, momentum=0.9)
+
+    def method(net, opt, x, y, epoch, number, indices):
+        net.eval()
+        descend(of_head, F.cross_entropy(head(features(net, x).detach()), y))
+        eps = radii[indices]
+        step = per_image(torch.clamp(2.5 * eps / STEPS, max=STEP))
+        adv = pgd(net, x, random_start(x, per_image(eps), epoch, indices), losses_of(y), per_image(eps), step, STEPS)
+        net.train()
+        descend(opt, F.cross_entropy(net(adv), y))
+        net.eval()
+        q = F.softmax(head(features(net, adv)).detach() / tau, 1)
+        s = q.max(1).values - q.gather(1, y[:, None])[:, 0]
+        wanted = (1 - s + rho) * EPS if rule == "linear" else torch.where(s == 0, EPS, rho / s * eps)
+        radii[indices] = wanted.clamp(1e-4 * EPS, EPS)
+        net.train()
+
+    net = training(method)
+    # Some balls shrank, some did not.
+    assert (radii == EPS).any() and (radii < 0.9 * EPS).any(), radii
+    return net, radii, head
+
+
+def iaat(rule):
+    """Algorithms 1 and 2 of Balaji et al., 2019, and what the authors' code does where that differs; no warm-up."""
+    gamma, beta = 4 / 255, 0.5
+    radii = torch.full((COUNT,), EPS, dtype=torch.float64)
+    cases = set()
+
+    def method(net, opt, x, y, epoch, number, indices):
+        def attack(eps):
+            step = per_image(torch.clamp(eps / (0.5 * STEPS), min=STEP))
+            now = random_start(x, per_image(eps), epoch, indices)
+            adv = pgd(net, x, now, losses_of(y), per_image(eps), step, STEPS)
+            return adv, net(adv).argmax(1) == y
+
+        net.eval()
+        right = net(x).argmax(1) == y
+        m = radii[indices]
+        larger, own = attack(m + gamma)[1], attack(m)[1]
+        chosen = torch.where(larger, m + gamma, torch.where(own, m, (m - gamma).clamp(min=0)))
+        new = (1 - beta) * m + beta * chosen
+        if rule == "code":
+            new = torch.where(right, new, (1 - beta) * m)
+        radii[indices] = new
+        used = new if rule == "code" else torch.where(right, new, 0)
+        cases.update(zip(right.tolist(), larger.tolist(), own.tolist()))
+        adv, _ = attack(used)
+        net.train()
+        descend(opt, F.cross_entropy(net(adv), y))
+
+    net = training(method, part=MORE_DOUBT)
+    # Wrong as it is; withstands the larger ball, its own alone, neither.
+    assert {(False, False, False), (True, True, True), (True, False, False)} <= cases, cases
+    return net, radii
+
+
+def arrest(angle):
+    """Suzuki et al., 2023: equations 3 to 5, with noise for images that moved further than `angle` in the first
+    epoch."""
+    teacher, weight = start().eval(), 50.0
+    kinds = []
+
+    def distance(net, x, target):
+        cosine = F.cosine_similarity(feature_map(net, x).flatten(1), target)
+        return 1 - cosine.abs()
+
+    def method(net, opt, x, y, epoch, number, indices):
+        target = feature_map(teacher, x).flatten(1).detach()
+        net.eval()
+        far = distance(net, x, target).detach() > 1 - np.cos(np.radians(angle))
+        noisy = far & (epoch < 1)
+        kinds.extend(noisy.tolist())
+        adv = plain_attack(net, x, y, epoch, indices)
+        adv = torch.where(per_image(noisy), random_start(x, EPS, epoch, indices), adv)
+        net.train()
+        found = feature_map(net, adv)
+        logits = net.fc(torch.flatten(net.pool(found), 1))
+        guide = 1 - F.cosine_similarity(found.flatten(1), target).abs()
+        descend(opt, (losses_of(y)(logits) + weight * guide).mean())
+
+    net = training(method)
+    # The start is its own teacher: no noise in the first batch, some in the second.
+    assert not any(kinds[:BATCH]) and 0 < sum(kinds[BATCH : 2 * BATCH]) < BATCH, kinds
+    return net
+
+
+def awp():
+    """Wu et al., 2020: the gradient at weights that were moved up the loss; the move is taken back after the step, whose
+    decay sees them moved."""
+    gamma = 0.05
+
+    def method(net, opt, x, y, epoch, number, indices):
+        adv = plain_attack(net, x, y, epoch, indices)
+        proxy = start().train()
+        proxy.load_state_dict(net.state_dict())
+        F.cross_entropy(proxy(adv), y).backward()
+        moves = []
+        for p, moved in zip(net.parameters(), proxy.parameters()):
+            d = 0.01 * moved.grad
+            moves.append(gamma * p.norm() / (d.norm() + 1e-20) * d if p.dim() > 1 else torch.zeros_like(p))
+        add = lambda sign: [p.data.add_(sign * v.detach()) for p, v in zip(net.parameters(), moves)]
+        add(1)
+        descend(opt, F.cross_entropy(net(adv), y))
+        add(-1)
+
+    return training(method, decay=0.1)
+
+
+def exponential():
+    """The moving average of weights and statistics, of decay 0.3 but for the first updates."""
+    average = {k: v.clone() for k, v in start().state_dict().items()}
+    step = 0
+
+    def method(net, opt, x, y, epoch, number, indices):
+        nonlocal step
+        descend(opt, F.cross_entropy(net(x), y))
+        step += 1
+        decay = min(0.3, (1 + step) / (10 + step))
+        for key, value in net.state_dict().items():
+            if "num_batches" not in key:
+                average[key].mul_(decay).add_((1 - decay) * value)
+
+    training(method)
+    return average
+
+
 def statistics(net, x):
-    """Sets the running statistics of BatchNorm to those of all images, which come in batches."""
+    """Sets the running statistics of BatchNorm to those of all images, which are dealt out to batches."""
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     found = {norm: [] for norm in norms}
     for norm in norms:
         norm.momentum = 1.0
     net.train()
-    for part in x.split(BATCH):
+    batches = -(-len(x) // BATCH)
+    for part in (x[i::batches] for i in range(batches)):
         with torch.no_grad():
             net(part)
         for norm in norms:
@@ -422,13 +596,13 @@ def statistics(net, x):
         norm.running_mean, norm.running_var = mean, square - mean * mean
 
 
-def averaged():
-    """SWA from the first epoch on: the mean of the weights after each, with statistics of its own."""
+def averaged(first):
+    """SWA from the epoch `first` on: the mean of the weights after each, with statistics of its own."""
     kept = []
 
     def method(net, opt, x, y, epoch, number, indices):
         descend(opt, F.cross_entropy(net(x), y))
-        if number == COUNT // BATCH - 1:
+        if number == COUNT // BATCH - 1 and epoch >= first:
             kept.append({k: v.clone() for k, v in net.state_dict().items()})
 
     net = training(method)
@@ -439,21 +613,31 @@ def averaged():
 
 def write_runs():
     pixels, _, y = data()
-    out = {"pixels": pixels, "labels": y, "bias": start().fc.bias}
-    net, margins = mma()
-    out["mma.margins"] = margins
-    for name, net in {
+    out = {"pixels": pixels, "labels": y, "bias": start().fc.bias, "iaat.bias": start(MORE_DOUBT).fc.bias}
+    runs = {
         "free": free(),
         "atta": atta(),
         "yopo": yopo(),
         "mixup-at": mixup_at(),
         "interpolated-at": interpolated_at(),
-        "mma": net,
         "lbgat": lbgat(0.0),
         "lbgat-6": lbgat(6.0),
         "guided": guided(),
-        "swa": averaged(),
-    }.items():
+        "swa": averaged(0),
+        "swa-late": averaged(1),
+        "dra": dra_replay(),
+        "aft": aft(),
+        "arrest": arrest(9.7),
+        "awp": awp(),
+        "ema": exponential(),
+    }
+    runs["mma"], out["mma.epsilon"] = mma()
+    for rule in ("plain", "linear"):
+        runs[f"daat-{rule}"], out[f"daat-{rule}.epsilon"], head = daat(rule)
+        out[f"daat-{rule}.calibration.bias"] = head.bias
+    for rule in ("paper", "code"):
+        runs[f"iaat-{rule}"], out[f"iaat-{rule}.epsilon"] = iaat(rule)
+    for name, net in runs.items():
         state = net if isinstance(net, dict) else net.state_dict()
         for key, value in state.items():
             if "num_batches" not in key:
