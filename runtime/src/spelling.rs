@@ -2,7 +2,8 @@
 
 /// "; did you mean 'x'?" for the nearest of `names`, when it is near.
 pub(crate) fn did_you_mean(word: &str, names: &[&str]) -> String {
-    let best = names.iter().map(|n| (distance(word, n), n)).min();
+    let plain = word.to_lowercase();
+    let best = names.iter().map(|n| (distance(word, n).min(distance(&plain, n)), n)).min();
     match best {
         // Two edits at least: that many it takes to swap two letters.
         Some((d, name)) if d <= (word.len() / 3).max(2) => format!("; did you mean '{name}'?"),
@@ -35,6 +36,7 @@ mod tests {
         let names = ["pgd", "apgd-ce", "square"];
         assert_eq!(did_you_mean("pdg", &names), "; did you mean 'pgd'?");
         assert_eq!(did_you_mean("apgd_ce", &names), "; did you mean 'apgd-ce'?");
+        assert_eq!(did_you_mean("SQUARE", &names), "; did you mean 'square'?");
         assert_eq!(did_you_mean("deepfool", &names), "");
         assert_eq!(did_you_mean("", &[]), "");
     }

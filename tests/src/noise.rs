@@ -1,5 +1,6 @@
 //! A small network and a few images of noise: what tests of training runs train.
 
+use adamant::finetune::Recipe;
 use adamant::{Architecture, Dataset, Model, Purpose, Stream};
 
 /// Channels, height, width.
@@ -8,6 +9,14 @@ pub const CLASSES: usize = 3;
 pub const BATCH: usize = 8;
 /// Not a multiple of the batch.
 pub const IMAGES: usize = 20;
+
+/// A short run by a preset.
+pub fn recipe(name: &str, epochs: u32, settings: &[&str]) -> Recipe {
+    let epochs = format!("epochs={epochs}");
+    let common = ["data.batch=8", "data.augment=crop-flip", &epochs, "attack.steps=2"];
+    let settings: Vec<String> = common.iter().chain(settings).map(|s| (*s).to_owned()).collect();
+    Recipe::load(name, &settings).expect("the recipe parses")
+}
 
 pub fn model() -> Model {
     Architecture::build("resnet8", SHAPE, CLASSES, 3).expect("the architecture builds")

@@ -2,18 +2,16 @@
 
 use std::sync::atomic::AtomicBool;
 
-use adamant::finetune::{EpochMetrics, PRESETS, Recipe, Trainer, TrainerOptions};
+use adamant::finetune::{EpochMetrics, On, PRESETS, Recipe, Trainer, TrainerOptions};
 use adamant::op::{Copy, Op};
 use adamant::package::TrainingState;
 use adamant::{Batch, BatchNormMode, Dataset, Device, Images, Role, Session, Tensor};
-use adamant_tests::noise::{BATCH, CLASSES, IMAGES, SHAPE, data, model};
+use adamant_tests::noise::{self, BATCH, CLASSES, IMAGES, SHAPE, data, model};
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
 fn recipe(name: &str, settings: &[&str]) -> Recipe {
-    let common = ["data.batch=8", "data.augment=crop-flip", "attack.steps=2", "epochs=4"];
-    let settings: Vec<String> = common.iter().chain(settings).map(|s| (*s).to_owned()).collect();
-    Recipe::load(name, &settings).expect("the recipe parses")
+    noise::recipe(name, 4, settings)
 }
 
 fn trainer(recipe: &Recipe) -> Trainer<'static> {
@@ -105,6 +103,60 @@ fn resumed_runs_are_bit_equal() {
     // The head is divided once, and not again where a run goes on.
     resumes_exactly(&recipe("aft", &["head.temperature=3", "guide.kind=features"]));
     resumes_exactly(&recipe("madry", &["epsilon.policy=linear", "epsilon.last=1/255", "epsilon.end=0.75"]));
+}
+
+/// All batches of an epoch done, and nothing of its end: what comes of it is the same.
+#[test]
+fn runs_resume_before_the_end_of_an_epoch() {
+    for settings in [&["weights.swa=0.25"][..], &["batchnorm.recalibrate=0.5"], &["epsilon.policy=iaat"]] {
+        let recipe = recipe("madry", settings);
+        let mut straight = trainer(&recipe);
+        epoch(&mut straight);
+        while straight.step().map(|at| at.batch < at.batches).expect("it trains") {}
+        let (weights, kept) = state(&mut straight);
+        let mut resumed = trainer(&recipe);
+        resumed.restore(&weights, &kept).expect("the state fits");
+        assert!(resumed.step().is_err_and(|e| e.to_string().contains("the epoch is over")));
+        let (expected, found) = (epoch(&mut straight), epoch(&mut resumed));
+        let of = |m: &EpochMetrics| (m.epoch, m.loss, m.train_accuracy, m.lr, m.mean_eps);
+        assert_eq!(of(&found), of(&expected), "{settings:?}");
+        assert_eq!(state(&mut resumed).0, state(&mut straight).0, "{settings:?}");
+    }
+}
+
+/// After the last update comes no loss that would tell.
+#[test]
+fn a_last_update_that_breaks_the_network_is_an_error() {
+    let recipe = recipe("madry", &["data.batch=20", "schedule.peak=1e30", "schedule.milestones=[]"]);
+    let session = Session::new(Device::cpu(), &model(), IMAGES).expect("it fits");
+    let options = TrainerOptions { seed: 1, train: data(), extra: None, validation: None, stop: &RUNNING };
+    let mut trainer = Trainer::new(session, recipe, options).expect("the recipe runs");
+    let message = trainer.epoch(|_| {}).expect_err("it is broken").to_string();
+    assert!(message.contains("logits are no longer finite after epoch 1"), "{message}");
+}
+
+/// The ImageNet protocol: targets drawn at random, and probes of fewer steps than the attack that is trained on.
+#[test]
+fn iaat_probes_as_on_imagenet() {
+    let of = |settings: &[&str]| {
+        let common = ["data.batch=8", "epochs=3", "attack.steps=4", "epsilon.warmup_epochs=1"];
+        let settings: Vec<String> = common.iter().chain(settings).map(|s| (*s).to_owned()).collect();
+        Recipe::load_on("iaat", &[On::Imagenet], &settings).expect("the recipe parses")
+    };
+    let recipe = of(&["epsilon.probe_steps=1"]);
+    resumes_exactly(&recipe);
+    let radii = |recipe: &Recipe| {
+        let mut trainer = trainer(recipe);
+        finish(&mut trainer);
+        radii(&mut trainer)
+    };
+    let (weak, strong) = (radii(&recipe), radii(&of(&["epsilon.probe_steps=4"])));
+    assert_ne!(weak, strong);
+    let smallest = 4.0 / 255.0;
+    for rule in ["paper", "code", "line-search"] {
+        let found = radii(&of(&[&format!("epsilon.rule={rule}"), "epsilon.probe_steps=1"]));
+        assert!(found.iter().all(|r| *r >= smallest), "{rule}: {found:?}");
+    }
 }
 
 /// Every preset trains, changes the weights, and continues bit for bit.

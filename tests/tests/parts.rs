@@ -6,7 +6,7 @@ use adamant::finetune::{PRESETS, Recipe, Room, Trainer, TrainerOptions, room};
 use adamant::package::TrainingState;
 use adamant::{Architecture, Dataset, Device, Error, Session, Tensor};
 use adamant_tests::gpu::gpu;
-use adamant_tests::noise::{BATCH, CLASSES, data, model};
+use adamant_tests::noise::{self, BATCH, CLASSES, data, model};
 
 /// A batch comes in parts of 3, 3 and 2 images, the last one of an epoch in parts of 3 and 1.
 const PART: usize = 3;
@@ -14,9 +14,7 @@ const PART: usize = 3;
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
 fn recipe(name: &str, settings: &[&str]) -> Recipe {
-    let common = ["data.batch=8", "data.augment=crop-flip", "attack.steps=2", "epochs=2"];
-    let settings: Vec<String> = common.iter().chain(settings).map(|s| (*s).to_owned()).collect();
-    Recipe::load(name, &settings).expect("the recipe parses")
+    noise::recipe(name, 2, settings)
 }
 
 fn trainer(device: Device, recipe: &Recipe, at_once: usize) -> Result<Trainer<'static>, Error> {

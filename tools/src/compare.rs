@@ -11,7 +11,7 @@ pub use self::measured::Measured;
 use self::measured::Measurer;
 use self::table::Row;
 pub use self::table::{COLUMNS, Comparison, Trained, cells};
-use crate::args::{CompareArgs, FinetuneArgs, SplitName};
+use crate::args::{CompareArgs, FinetuneArgs, RunArgs, SplitName};
 use crate::model::Loaded;
 use crate::output;
 use crate::progress::Console;
@@ -20,25 +20,36 @@ use crate::{Outcome, data, finetune};
 
 pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
     // What was typed wrong should not cost hours.
+    output::check(&args.run.json)?;
     for name in &args.recipes {
-        settings::recipe(name, &[], &args.run)?;
+        settings::check(name, &args.run)?;
     }
     let start = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     let images =
         data::open(&args.run.data, SplitName::Test.split(), Some(args.images), &start.model, console)?;
     let on = On::of(&images.name, &start.model.network);
     let mut radius = None;
+    let mut recipes = Vec::with_capacity(args.recipes.len());
     for name in &args.recipes {
-        let eps = settings::recipe(name, &on, &args.run)?.attack.radius();
-        radius = radius.or(Some(eps).filter(|&eps| eps > 0.0));
+        let recipe = settings::recipe(name, &on, &args.run)?;
+        radius = radius.or(Some(recipe.attack.radius()).filter(|&eps| eps > 0.0));
+        // What is set for all of them need not be of use to each.
+        let mut run = args.run.clone();
+        while let Some((place, why)) = settings::unread(&recipe, &run.settings) {
+            console.note(&why);
+            run.settings.remove(place);
+        }
+        recipes.push((name, run));
     }
     let eps = args.measure_eps.or(radius).unwrap_or(8.0 / 255.0);
     let (mut measurer, before) = Measurer::new(args, eps, &start, &images, console)?;
     let mut rows = vec![Row::before(before)];
     let seeds = args.run.seed.unwrap_or(0)..;
-    for name in &args.recipes {
-        let trainings =
-            seeds.clone().take(args.seeds).map(|seed| train(args, name, seed, &mut measurer, console));
+    for (name, run) in &recipes {
+        let trainings = seeds
+            .clone()
+            .take(args.seeds)
+            .map(|seed| train(args, name, run.clone(), seed, &mut measurer, console));
         rows.push(Row::of(name, trainings.collect::<Result<_>>()?));
     }
     let found = Comparison {
@@ -58,6 +69,7 @@ pub fn run(args: &CompareArgs, console: &Console) -> Result<Outcome> {
 fn train(
     args: &CompareArgs,
     name: &str,
+    mut run: RunArgs,
     seed: u64,
     measurer: &mut Measurer,
     console: &Console,
@@ -70,7 +82,6 @@ fn train(
     if args.seeds > 1 {
         title += &format!(", seed {seed}");
     }
-    let mut run = args.run.clone();
     run.out = args.run.out.join(folder);
     run.seed = Some(seed);
     run.json.json = None;

@@ -101,6 +101,15 @@ impl Settings {
                 );
             }
         }
+        let asked = args.preprocessing.resolve(run.mean.len())?;
+        if asked.is_some_and(|asked| asked.mean != run.mean || asked.std != run.std) {
+            bail!(
+                "--mean, --std: the run in {} was started with {:?} and {:?}; leave them out",
+                args.out.display(),
+                run.mean,
+                run.std
+            );
+        }
         if args.pseudo_labels && run.pseudo_labels.is_none() {
             bail!("--pseudo-labels: the run in {} was started without", args.out.display());
         }
@@ -128,6 +137,13 @@ pub fn recipe(name: &str, on: &[On], args: &RunArgs) -> Result<Recipe> {
     changed(Recipe::load_on(name, on, &[])?, args)
 }
 
+/// Refuses what is wrong on all kinds of data, before any is opened.
+pub fn check(name: &str, args: &RunArgs) -> Result<()> {
+    let Err(everywhere) = recipe(name, &[], args) else { return Ok(()) };
+    let mut places = On::DATA.iter().flat_map(|&data| [vec![data], vec![data, On::Batchnorm]]);
+    if places.any(|on| recipe(name, &on, args).is_ok()) { Ok(()) } else { Err(everywhere) }
+}
+
 /// For what of `on` the recipe called `name` has numbers of their own, in words.
 pub fn particulars(name: &str, on: &[On]) -> Result<Option<String>> {
     let base = Recipe::load(name, &[])?;
@@ -148,6 +164,15 @@ fn changed(mut recipe: Recipe, args: &RunArgs) -> Result<Recipe> {
         recipe = recipe.at_radius(eps);
     }
     Ok(Recipe::parse(&recipe.to_toml(), &recipe.name, &recipe_changes(args))?)
+}
+
+/// The place of the first of `--set` that changes nothing in this recipe, and why.
+pub fn unread(recipe: &Recipe, settings: &[String]) -> Option<(usize, String)> {
+    settings.iter().enumerate().find_map(|(place, setting)| {
+        let key = setting.split('=').next().unwrap_or_default().trim();
+        let why = recipe.why_unread(key)?;
+        Some((place, format!("--set {setting} changes nothing in {}: {why}", recipe.name)))
+    })
 }
 
 /// `--set` and its short forms, as settings of a recipe.

@@ -41,6 +41,9 @@ impl fmt::Display for On {
 }
 
 impl On {
+    /// Every kind of data.
+    pub const DATA: [Self; 5] = [Self::Mnist, Self::Cifar10, Self::Cifar100, Self::Svhn, Self::Imagenet];
+
     /// What training `network` on images of the data set called `data` is on. Data of another name are taken for
     /// those of their shape: sides of more than 64 pixels for ImageNet's, one channel for MNIST's, others for those
     /// of CIFAR with at least as many classes.

@@ -18,8 +18,10 @@ use crate::optim::OptimizerConfig;
 use crate::spelling::did_you_mean;
 
 mod keys;
+mod unread;
 
 use keys::{explain, known_keys, set};
+use unread::forget;
 
 /// Everything that a training run is made of, besides model, data and seed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -187,7 +189,8 @@ impl Recipe {
         let phases =
             [&mut self.epsilon.warmup_epochs, &mut self.replay.until_epoch, &mut self.attack.reset_epochs];
         for phase in phases.into_iter().flatten() {
-            *phase = whole(*phase).max(1);
+            // One that there is stays at least an epoch.
+            *phase = whole(*phase).max((*phase).min(1));
         }
         if let Some(warmup) = &mut self.weights.awp_warmup_epochs {
             *warmup *= factor;
@@ -228,6 +231,10 @@ impl Recipe {
         // What a run's config.toml says about model and data; the rest of it is the recipe.
         table.remove("run");
         let special = on::take(&mut table).map_err(fault)?;
+        if !special.is_empty() {
+            // What is wrong everywhere is not wrong there.
+            Self::of(table.clone()).map_err(fault)?;
+        }
         for (on, changes) in &special {
             let mut table = table.clone();
             on::put_over(&mut table, changes);
@@ -236,11 +243,16 @@ impl Recipe {
         for (_, changes) in special.iter().filter(|(key, _)| on.contains(key)) {
             on::put_over(&mut table, changes);
         }
+        let mut changes = Vec::with_capacity(settings.len());
         for setting in settings {
             let (key, value) = setting
                 .split_once('=')
                 .ok_or_else(|| fault(format!("'{setting}': write KEY=VALUE, as in attack.steps=7")))?;
-            set(&mut table, key.trim(), value.trim()).map_err(fault)?;
+            changes.push((key.trim(), value.trim()));
+        }
+        changes.iter().for_each(|(key, value)| forget(&mut table, key, value));
+        for (key, value) in &changes {
+            set(&mut table, key, value).map_err(fault)?;
         }
         Self::of(table).map_err(fault)
     }
@@ -383,6 +395,98 @@ mod tests {
             let recipe = Recipe::load(preset.name, &[]).unwrap();
             assert_eq!(recipe.name, preset.name);
             assert_eq!(Recipe::parse(&recipe.to_toml(), "printed", &[]).unwrap(), recipe);
+        }
+    }
+
+    #[test]
+    fn fine_tuning_starts_slowly_and_decays_fast() {
+        let aft = Recipe::load("aft", &[]).unwrap();
+        let rates: Vec<f64> =
+            (0..=100).map(|t| aft.schedule.rate(f64::from(t) / 10.0, f64::from(aft.epochs))).collect();
+        assert_eq!(rates[0], aft.schedule.peak / 25.0);
+        assert_eq!(rates[30], aft.schedule.peak);
+        assert!(rates[..=30].is_sorted() && rates[30..].windows(2).all(|w| w[0] > w[1]));
+        assert!((rates[100] * 128.0 / rates[30] - 1.0).abs() < 1e-12);
+        // The authors' rates of fast and free are highest in the middle.
+        for name in ["fast", "free"] {
+            let recipe = Recipe::load(name, &[]).unwrap();
+            assert_eq!(2.0 * recipe.schedule.warmup_epochs, f64::from(recipe.epochs), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_goes_with_another_choice_is_left_out() {
+        let load = |name: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            Recipe::load(name, &settings).unwrap_or_else(|e| panic!("{name} {settings:?}: {e}"))
+        };
+        for (name, choice) in [
+            ("arrest", "guide.kind=none"),
+            ("arrest", "replay.kind=none"),
+            ("arrest", "replay.kind=clean"),
+            ("arrest", "schedule.kind=cosine"),
+            ("adamant", "guide.kind=none"),
+            ("adamant", "epsilon.policy=fixed"),
+            ("iaat", "epsilon.policy=fixed"),
+            ("daat", "epsilon.policy=iaat"),
+            ("dra", "epsilon.policy=fixed"),
+            ("fat", "attack.kind=pgd"),
+            ("fat", "attack.kind=free"),
+            ("madry", "attack.kind=dra"),
+            ("trades", "loss.kind=adversarial"),
+        ] {
+            load(name, &[choice]);
+        }
+        // In whatever order, and only where the choice is another one.
+        let fat = load("fat", &["attack.noise=0.5", "attack.kind=friendly"]);
+        assert_eq!((fat.attack.noise, fat.attack.tau.is_some()), (Some(0.5), true));
+        let daat = load("daat", &["epsilon.policy=daat-linear"]);
+        assert_eq!(daat.epsilon.rho, load("daat", &[]).epsilon.rho);
+        let mart = load("trades", &["loss.beta=3", "loss.kind=mart"]);
+        assert_eq!(mart.loss.beta, Some(3.0));
+        assert_eq!(load("trades", &["loss.kind=mart"]).loss.beta, None);
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_known() {
+        for (name, setting) in [
+            ("fast", "attack.steps=2"),
+            ("adamant-edge", "attack.steps=2"),
+            ("fast", "attack.start=normal"),
+            ("atta", "attack.start=random"),
+            ("mma", "attack.step=1/255"),
+            ("standard", "attack.eps=1/255"),
+            ("madry", "schedule.warmup_epochs=1"),
+            ("madry", "schedule.start=1e-4"),
+            ("aft", "schedule.milestones=[1.0]"),
+            ("adamant", "schedule.decay=0.5"),
+            ("arrest", "schedule.decay=0.5"),
+            ("madry", "optimizer.beta1=0.8"),
+            ("aft", "optimizer.momentum=0.8"),
+        ] {
+            let key = setting.split('=').next().unwrap();
+            let recipe = Recipe::load(name, &[setting.to_owned()]).unwrap();
+            assert!(recipe.why_unread(key).is_some(), "{name} {setting}");
+        }
+        let two = ["attack.kind=pgd", "attack.steps=2"].map(String::from);
+        let two = Recipe::load("adamant-edge", &two).unwrap();
+        assert_eq!((two.why_unread("attack.steps"), two.why_unread("attack.kind")), (None, None));
+    }
+
+    #[test]
+    fn phases_that_are_off_stay_off() {
+        let settings = ["epsilon.warmup_epochs=0".to_owned()];
+        let iaat = Recipe::load("iaat", &settings).unwrap();
+        assert_eq!(iaat.stretched(40).epsilon.warmup_epochs, Some(0));
+        assert_eq!(Recipe::load("iaat", &[]).unwrap().stretched(2).epsilon.warmup_epochs, Some(1));
+    }
+
+    #[test]
+    fn a_search_for_radii_runs_on_all_data() {
+        for on in On::DATA {
+            for rule in ["paper", "code", "line-search"] {
+                Recipe::load_on("iaat", &[on], &[format!("epsilon.rule={rule}")]).unwrap();
+            }
         }
     }
 

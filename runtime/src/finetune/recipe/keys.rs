@@ -47,6 +47,7 @@ const KEYS: &[&str] = &[
     "epsilon.beta",
     "epsilon.warmup_epochs",
     "epsilon.rule",
+    "epsilon.probe_steps",
     "epsilon.smallest",
     "epsilon.largest",
     "epsilon.rho",
@@ -102,7 +103,13 @@ pub(super) fn known_keys(table: &toml::Table) -> Result<(), String> {
         };
         for key in found {
             if !KEYS.contains(&key.as_str()) {
-                return Err(format!("unknown key '{key}'{}", did_you_mean(&key, KEYS)));
+                let inside: Vec<&str> =
+                    KEYS.iter().copied().filter(|known| known.split('.').next_back() == Some(&key)).collect();
+                let near = match inside.is_empty() {
+                    true => did_you_mean(&key, KEYS),
+                    false => format!("; did you mean '{}'?", inside.join("' or '")),
+                };
+                return Err(format!("unknown key '{key}'{near}"));
             }
         }
     }
