@@ -41,6 +41,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<Outcome> {
         || matches!(suite, Some(Suite::Autoattack | Suite::AutoattackPlus | Suite::AutoattackRand));
     let order = if in_turn { Order::InTurn } else { Order::Independent };
 
+    output::check(&args.json)?;
     let loaded = Loaded::open(&args.model, &args.preprocessing, console)?;
     let images = &args.images;
     if let Some(files) = PublishedCorruptions::open(&args.data) {

@@ -97,7 +97,22 @@ pub fn add(
 ) -> Result<Option<String>> {
     let own = matches!(source, Labels::Own);
     let found = open(spec, !own, model, console)?;
+    let classes = &images.train.class_names;
     let (mut labels, hash) = match source {
+        // A folder sorts its classes by name.
+        Labels::Own if classes.iter().all(|name| found.class_names.contains(name)) => {
+            let place = |name: &String| classes.iter().position(|known| known == name).map(|at| at as u32);
+            let places: Vec<Option<u32>> = found.class_names.iter().map(place).collect();
+            (found.labels().iter().map(|&label| places[label as usize]).collect(), None)
+        }
+        Labels::Own if *classes != found.class_names => {
+            console.warn(&format!(
+                "{spec}: its classes are called {}, those of --data {}; they are taken for the same in that order",
+                some(&found.class_names),
+                some(classes)
+            ));
+            (found.labels().iter().copied().map(Some).collect(), None)
+        }
         Labels::Own => (found.labels().iter().copied().map(Some).collect(), None),
         Labels::Model { model, device } => {
             let labels = guess(&found, model, device)?;
@@ -124,6 +139,12 @@ pub fn add(
     images.extra = Some(Share { first: images.train.len(), fraction: spec.fraction });
     images.train = images.train.join(&extra)?;
     Ok(hash)
+}
+
+/// The first of these names.
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    shown + if names.len() > 3 { ", ..." } else { "" }
 }
 
 fn open(spec: &ExtraSpec, unlabelled: bool, model: &Model, console: &Console) -> Result<Dataset> {

@@ -14,7 +14,7 @@ use crate::model::Loaded;
 use crate::output::{self, count};
 use crate::progress::Console;
 use crate::settings::{self, RunSettings, Settings};
-use crate::training::Run;
+use crate::training::{Run, Summary};
 
 /// The recipe of a user who names none.
 const DEFAULT_RECIPE: &str = "adamant";
@@ -32,6 +32,7 @@ pub fn train(args: &FinetuneArgs, console: &Console) -> Result<()> {
 }
 
 fn start_or_resume(args: &FinetuneArgs, console: &Console) -> Result<Option<Run>> {
+    output::check(&args.run.json)?;
     match args.run.resume {
         true => resume(args, console),
         false => start(args, console).map(Some),
@@ -40,16 +41,17 @@ fn start_or_resume(args: &FinetuneArgs, console: &Console) -> Result<Option<Run>
 
 /// Trains, unless there is nothing left to train, and prints what came of it.
 pub fn finish(run: Option<Run>, args: &RunArgs, console: &Console) -> Result<Outcome> {
-    if let Some(run) = run {
-        let summary = run.finish(console)?;
-        output::result(&args.json, &summary, &summary.text())?;
-    }
+    let summary = match run {
+        Some(run) => run.finish(console)?,
+        None => Summary::read(&args.out)?,
+    };
+    output::result(&args.json, &summary, &summary.text())?;
     Ok(Outcome::Done)
 }
 
 fn start(args: &FinetuneArgs, console: &Console) -> Result<Run> {
     let recipe = args.recipe.as_deref().unwrap_or(DEFAULT_RECIPE);
-    settings::recipe(recipe, &[], &args.run)?;
+    settings::check(recipe, &args.run)?;
     RunDirectory::free(&args.run.out)?;
     let loaded = Loaded::open(&args.model, &args.run.preprocessing, console)?;
     if let Some(notes) = &loaded.notes {
@@ -69,6 +71,9 @@ pub fn begin(command: &str, loaded: Loaded, recipe: &str, args: &RunArgs, consol
         console.note(&particulars);
     }
     let recipe = settings::recipe(recipe, &on, args)?;
+    if let Some((_, why)) = settings::unread(&recipe, &args.settings) {
+        bail!(why);
+    }
     let mut data = describe(&images.train, split.name());
     let device = open_device(&args.device, console)?;
     let directory = RunDirectory::free(&args.out)?;
@@ -169,5 +174,9 @@ fn announce(settings: &Settings, images: &Images, console: &Console) {
 
 /// `cifar10 train, images 0 to 255`.
 fn describe(data: &Dataset, split: &str) -> String {
-    format!("{} {split}, images {} to {}", data.name, data.offset(), data.offset() + data.len() - 1)
+    let (first, last) = (data.position(0), data.position(data.len() - 1));
+    match last - first + 1 == data.len() {
+        true => format!("{} {split}, images {first} to {last}", data.name),
+        false => format!("{} {split}, {} of images {first} to {last}", data.name, data.len()),
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use adamant::package::write_atomically;
 /// A distance in pixels of [0, 1].
 pub use adamant::show_fraction as pixels;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::args::JsonArgs;
@@ -24,6 +24,17 @@ pub fn result(json: &JsonArgs, value: &impl Serialize, text: &str) -> Result<()>
     }
     write_atomically(path, rendered.as_bytes())?;
     print(text)
+}
+
+/// Refuses a file that could not be written once the result is there, which may take hours.
+pub fn check(json: &JsonArgs) -> Result<()> {
+    let Some(path) = json.json.as_deref().filter(|path| *path != Path::new("-")) else { return Ok(()) };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        let what = if path.is_dir() { "is a folder" } else { "lies in no folder that there is" };
+        bail!("--json {}: it {what}; name a file", path.display());
+    }
+    Ok(())
 }
 
 pub fn print(text: &str) -> Result<()> {

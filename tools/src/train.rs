@@ -9,11 +9,13 @@ use crate::Outcome;
 use crate::args::{SplitName, TrainArgs};
 use crate::finetune::{begin, finish, resume_from};
 use crate::model::{Loaded, statistics};
+use crate::output;
 use crate::progress::Console;
 use crate::settings;
 use crate::training::Run;
 
 pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
+    output::check(&args.run.json)?;
     let run = match args.run.resume {
         true => resume_from(args.recipe.as_deref(), &args.run, &args.arch, "", console)?,
         false => Some(start(args, console)?),
@@ -23,7 +25,7 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<Outcome> {
 
 fn start(args: &TrainArgs, console: &Console) -> Result<Run> {
     let recipe = args.recipe.as_deref().unwrap_or("standard");
-    settings::recipe(recipe, &[], &args.run)?;
+    settings::check(recipe, &args.run)?;
     RunDirectory::free(&args.run.out)?;
     let sample = sample(args)?;
     let [channels, ..] = sample.shape;

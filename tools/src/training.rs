@@ -1,5 +1,7 @@
 //! The run that `train` and `finetune` share: epochs, checkpoints, metrics, progress.
 
+use std::path::Path;
+
 use adamant::finetune::{
     BatchNormTraining, EpochMetrics, RunDirectory, SelectionKind, Trainer, TrainerOptions, room,
 };
@@ -83,11 +85,7 @@ impl Run {
         // What training starts from is in the trainer now.
         let bare = Model { values: Vec::new(), ..model };
         directory.rewind_metrics(trainer.epochs_done())?;
-        let mut history = directory
-            .read_metrics()?
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<Vec<EpochMetrics>, _>>()?;
+        let mut history = history(&directory)?;
         let mut progress = Progress::new(console, trainer.epochs_done(), epochs, batch_statistics);
         while !trainer.is_done() {
             let epoch = trainer.epochs_done() + 1;
@@ -138,6 +136,10 @@ impl Run {
     }
 }
 
+fn history(directory: &RunDirectory) -> Result<Vec<EpochMetrics>> {
+    Ok(directory.read_metrics()?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
 fn stopped(epoch: u32) -> String {
     match epoch {
         1 => "stopped in epoch 1, before the first checkpoint: there is nothing to resume".to_owned(),
@@ -165,6 +167,21 @@ fn selected(history: &[EpochMetrics], kind: SelectionKind) -> u32 {
 }
 
 impl Summary {
+    /// What became of the finished run in this folder.
+    pub fn read(path: &Path) -> Result<Self> {
+        let directory = RunDirectory::open(path)?;
+        let training = Package::read(directory.checkpoint())?.training;
+        let settings = Settings::parse(&training.map(|state| state.settings).unwrap_or_default())?;
+        let epochs = history(&directory)?;
+        Ok(Self {
+            schema: 1,
+            run: path.display().to_string(),
+            device: settings.run.device,
+            selected: selected(&epochs, settings.recipe.selection.kind),
+            epochs,
+        })
+    }
+
     /// The run for people.
     pub fn text(&self) -> String {
         let Some(metrics) = self.epochs.iter().find(|m| m.epoch == self.selected) else {

@@ -84,7 +84,7 @@ fn a_report_stands_alone() {
         "C-like",
         "Accuracy after each epoch",
         "Radius of each training image",
-        "Radii of the training images",
+        "Radii kept of the training images",
         "Cosine to the features of the start",
         "Features in two dimensions",
         "What DRA and PGD add to an image",

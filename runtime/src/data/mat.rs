@@ -51,6 +51,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<Array>> {
 fn parse(bytes: &[u8]) -> Result<Vec<Array>, String> {
     let header = bytes.get(..HEADER).ok_or("is shorter than the header of a MATLAB 5 file")?;
     match &header[126..] {
+        b"IM" if header[124..126] == [0, 2] => {
+            return Err("is a MATLAB 7.3 file; save it with -v6 or -v7".into());
+        }
         b"IM" => {}
         b"MI" => return Err("is a big-endian MATLAB file, which is not supported".into()),
         _ => return Err("is not a MATLAB 5 file; save it with -v6 or -v7".into()),

@@ -9,13 +9,26 @@ use crate::error::{Error, Result};
 /// Replaces the file at `path` by what `fill` writes.
 ///
 /// The new file is written beside the old one, flushed to the disk, and renamed over it. When
-/// anything fails, or the power does, the old file stays as it was.
+/// anything fails, or the power does, the old file stays as it was. A link stays a link, and what is
+/// no file, such as `/dev/null` or a pipe, is written to.
 pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
+    let found = std::fs::metadata(path);
+    if found.as_ref().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        return File::options()
+            .write(true)
+            .open(path)
+            .and_then(|mut f| fill(&mut f))
+            .map_err(Error::io(path));
+    }
+    let target = match found.is_ok_and(|m| m.is_file()) && path.is_symlink() {
+        true => path.canonicalize().map_err(Error::io(path))?,
+        false => path.to_owned(),
+    };
+    let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    replace(path, folder, fill).map_err(Error::io(path))
+    replace(&target, folder, fill).map_err(Error::io(path))
 }
 
 fn replace(path: &Path, folder: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
@@ -74,6 +87,25 @@ mod tests {
         assert!(write(&path, |f| f.write_all(b"new")).is_err());
         assert_eq!(names(folder.path()), ["model"]);
         assert_eq!(names(&path), ["inside"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, device) =
+            (folder.path().join("f"), folder.path().join("l"), folder.path().join("d"));
+        std::fs::write(&file, b"old").unwrap();
+        symlink(&file, &link).unwrap();
+        symlink("/dev/null", &device).unwrap();
+        write(&link, |f| f.write_all(b"new")).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        write(&device, |f| f.write_all(b"gone")).unwrap();
+        assert!(device.is_symlink());
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        assert_eq!(names(folder.path()), ["d", "f", "l"]);
     }
 
     #[test]

@@ -301,18 +301,22 @@ fn training(run: &Run) -> Markup {
             (run.settings.run.command) " of " (run.settings.run.model) " by recipe " b { (recipe.name) } " on "
             (run.settings.run.data) ", " (count(run.epochs.len(), "epoch")) ", "
             (duration(run.epochs.iter().map(|m| m.seconds).sum())) "."
+            @for undone in run.epochs.iter().filter(|m| m.rolled_back) {
+                " In epoch " (undone.epoch) " robustness collapsed: the guard undid it, and the run of "
+                (count(recipe.epochs as usize, "epoch")) " ended there."
+            }
         }
         @if !run.epochs.is_empty() {
             div.charts {
                 (plot("Accuracy after each epoch", &epochs(), &Axis::percent("accuracy"), &series))
                 (one("Training loss", losses, &round))
                 (one("Learning rate", rates, &small))
-                @if changes { (one("Mean radius, in 255ths", radii, &round)) }
+                @if changes { (one("Mean radius that images were attacked in, in 255ths", radii, &round)) }
                 @if !quartile(2).is_empty() {
                     @let all = || [0, 4].into_iter().flat_map(quartile).map(|p| p.1);
                     @let band = quartile(1).iter().zip(quartile(3)).map(|(a, b)| (a.1, b.1)).collect();
                     (plot(
-                        "Radii of the training images, in 255ths",
+                        "Radii kept of the training images, in 255ths",
                         &epochs(),
                         &Axis::around("", all(), round),
                         &[
@@ -335,6 +339,12 @@ fn training(run: &Run) -> Markup {
                     (histogram("Radius of each training image, in 255ths", "radius", &run.radii, |v| {
                         format!("{:.1}", 255.0 * v)
                     }))
+                }
+            }
+            @if changes && !quartile(2).is_empty() {
+                p.quiet {
+                    "An image may be attacked in another radius than is kept of it: iaat leaves misclassified ones as \
+                     they are, which counts as 0, and daat keeps that of the next epoch."
                 }
             }
         }
@@ -363,6 +373,12 @@ fn repeat(inputs: &Inputs, command: &[String]) -> Markup {
         }
         if let Some(limit) = settings.limit {
             words.extend(["--limit".to_owned(), limit.to_string()]);
+        }
+        if let Some(extra) = &settings.extra {
+            words.extend(["--extra".to_owned(), extra.clone()]);
+        }
+        if settings.pseudo_labels.is_some() {
+            words.push("--pseudo-labels".to_owned());
         }
         words.extend(["--out".to_owned(), "repeated".to_owned()]);
         shell(&words)

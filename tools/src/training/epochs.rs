@@ -23,7 +23,7 @@ pub fn line(metrics: &EpochMetrics, epochs: u32, best: bool) -> String {
         line += &format!(" robust {:>6}", percent(robust));
     }
     if metrics.rolled_back {
-        return line + "  robustness collapsed: undone";
+        return line + "  robustness collapsed: undone, and the run ends";
     }
     line + &format!("{}{:>7}", if best { "*" } else { " " }, duration(metrics.seconds))
 }
