@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::network::BatchNormMode;
 use crate::ops::{Add, Copy, ImageSpread, Multiply, Op, Relu};
-use crate::session::{Images, ModelGraph, Session};
+use crate::session::{Images, ModelGraph, Session, part};
 use crate::shape::Shape;
 
 pub(super) struct Mma {
@@ -82,22 +82,55 @@ impl Mma {
             let direction = m.graph.variable(self.direction, m.graph.shape(moved));
             m.graph.update(Op::Copy(Copy), &[moved], &[direction])
         })?;
-        let mut search: Vec<Bisection> = start.iter().map(|&r| Bisection::new(r, largest)).collect();
-        for _ in 0..HALVINGS {
-            let logits = session.logits(count, Images::Adversarial)?;
-            let found = margins(&logits, &batch.labels);
-            let mut parts = Vec::with_capacity(count);
-            for ((search, margin), start) in search.iter_mut().zip(found).zip(&start) {
-                search.halve(margin)?;
-                parts.push(search.radius / start);
-            }
-            self.go(session, count, &parts)?;
-        }
-        let radii: Vec<f32> =
-            search.iter().zip(&right).map(|(s, &right)| if right { s.radius } else { 0.0 }).collect();
+        let radii = self.search(session, batch, &right, &start)?;
         self.memory.set(&batch.indices, &radii);
         self.recall(session, batch);
         Ok(radii.iter().map(|&r| f64::from(r)).sum())
+    }
+
+    /// How far along its direction each of the images that are `right` crosses the boundary, as a radius, from `start`;
+    /// 0 for the others, which take no part. Adversarial images := those points.
+    fn search(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        right: &[bool],
+        start: &[f32],
+    ) -> Result<Vec<f32>> {
+        let mut positions = part(right, batch.len());
+        let mut radii = vec![0.0; batch.len()];
+        if positions.is_empty() {
+            return Ok(radii);
+        }
+        let whole = match positions.len() < batch.len() {
+            true => Some(session.narrow(batch.len(), positions.clone(), &[self.direction])?),
+            false => {
+                positions.sort_unstable();
+                None
+            }
+        };
+        let count = positions.len();
+        let labels: Vec<u32> = positions.iter().map(|&i| batch.labels[i]).collect();
+        let largest = BEYOND * self.attack.eps.0;
+        let mut search: Vec<Bisection> =
+            positions.iter().map(|&i| Bisection::new(start[i], largest)).collect();
+        for _ in 0..HALVINGS {
+            let logits = session.logits(count, Images::Adversarial)?;
+            let found = margins(&logits, &labels);
+            let mut parts = Vec::with_capacity(count);
+            for ((search, margin), &i) in search.iter_mut().zip(found).zip(&positions) {
+                search.halve(margin)?;
+                parts.push(search.radius / start[i]);
+            }
+            self.go(session, count, &parts)?;
+        }
+        if let Some(whole) = whole {
+            session.widen(whole)?;
+        }
+        for (i, found) in positions.into_iter().zip(search).filter(|(i, _)| right[*i]) {
+            radii[i] = found.radius;
+        }
+        Ok(radii)
     }
 
     /// Which of the images that were perturbed last count: those whose margin is narrower than d_max, and those that

@@ -4,6 +4,7 @@ use super::Trainer;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::finetune::free::Free;
+use crate::finetune::guide::Teacher;
 use crate::finetune::parts::{self, Sums};
 use crate::finetune::radii::{Moment, scheduled};
 use crate::finetune::recipe::BatchNormTraining;
@@ -42,7 +43,8 @@ impl Trainer<'_> {
             mixup.before(&mut self.session, batch, at)?;
         }
         let teacher = self.teacher.as_deref();
-        if let Some(teacher) = teacher {
+        let looks = |teacher: &&Teacher| teacher.guides() || self.recipe.replay.is_on(at.epoch);
+        if let Some(teacher) = teacher.filter(looks) {
             teacher.look(&mut self.session, count)?;
         }
         self.radii.learn(&mut self.session, batch, at)?;
