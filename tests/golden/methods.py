@@ -443,6 +443,22 @@ def aft():
     return training(method)
 
 
+def margin():
+    """An attack that raises the largest other logit above the label's."""
+
+    def method(net, opt, x, y, epoch, number, indices):
+        def loss(z):
+            others = z.scatter(1, y[:, None], -np.inf)
+            return others.max(1).values - z.gather(1, y[:, None])[:, 0]
+
+        adv = pgd(net, x, random_start(x, EPS, epoch, indices), loss, EPS, STEP, STEPS)
+        # Another one than that of the cross-entropy.
+        assert (adv - plain_attack(net, x, y, epoch, indices)).abs().max() > STEP / 2
+        descend(opt, F.cross_entropy(net(adv), y))
+
+    return training(method)
+
+
 def daat(rule):
     """Algorithm 1 of the paper, in its order; equation 12, or 16 for `linear`. The head trains on features of running
     statistics."""
@@ -627,6 +643,7 @@ def write_runs():
         "swa-late": averaged(1),
         "dra": dra_replay(),
         "aft": aft(),
+        "margin": margin(),
         "arrest": arrest(9.7),
         "awp": awp(),
         "ema": exponential(),

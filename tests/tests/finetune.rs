@@ -223,6 +223,7 @@ fn neutral_settings_change_nothing() {
         &["optimizer.clip=0.1"],
         &["attack.kind=friendly", "attack.tau=[0]"],
         &["replay.kind=clean"],
+        &["attack.objective=margin"],
         &["attack.kind=fgsm-rs"],
         &["attack.kind=n-fgsm"],
         &["attack.kind=atta"],

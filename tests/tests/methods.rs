@@ -70,6 +70,7 @@ fn runs_follow_pytorch() {
         ),
         ("swa", "standard", vec!["weights.swa=0"]),
         ("swa-late", "standard", vec!["weights.swa=0.5"]),
+        ("margin", "madry", [&pgd[..], &["attack.objective=margin"]].concat()),
         ("ema", "standard", vec!["weights.ema=0.3"]),
         ("awp", "madry", [&pgd[..], &["weights.awp=0.05", "optimizer.weight_decay=0.1"]].concat()),
         ("dra", "dra", vec!["epochs=3", "attack.steps=2", "epsilon.end=0.6666666667", "epsilon.last=2/255"]),

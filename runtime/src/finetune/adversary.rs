@@ -31,7 +31,7 @@ impl Adversary {
     /// What a recipe's attack raises; `teacher` is the one that guides, if one does.
     pub fn new(config: &AttackConfig, teacher: Option<&Arc<Teacher>>, session: &mut Session) -> Result<Self> {
         let clean = match config.objective {
-            AttackObjective::Ce => None,
+            AttackObjective::Ce | AttackObjective::Margin => None,
             AttackObjective::Kl => {
                 let len = session.capacity() * session.classes();
                 Some(session.device().variable(len)?)
@@ -120,7 +120,8 @@ impl Adversary {
     ) -> Result<()> {
         let follow = |session: &mut Session, count| self.follow(session, count);
         let mut objective = Objective::new(session, count, at.seed, Purpose::TrainingAttackStart, at.epoch);
-        if self.clean.is_some() || self.mixup.is_some() || self.guide.is_some() {
+        let plain = self.config.objective == AttackObjective::Ce;
+        if !plain || self.mixup.is_some() || self.guide.is_some() {
             objective = objective.with_gradient(&follow).with_kept(self.kept());
         }
         if let Some(balls) = balls {
@@ -140,7 +141,7 @@ impl Adversary {
         match (self.clean, &self.mixup, &self.guide) {
             (None, Some(mixup), _) => mixup.gradient(session, count),
             (None, None, Some((teacher, part))) => guided_gradient(session, count, teacher, *part),
-            (None, None, None) => session.gradient(count, Loss::CrossEntropy),
+            (None, None, None) => session.gradient(count, self.config.objective.loss()),
             (Some(clean), _, _) => kl_gradient(session, count, clean),
         }
     }

@@ -6,6 +6,7 @@ use super::friendly::Friendly;
 use super::n_fgsm::NFgsm;
 use crate::attacks::{Attack, AttackSpec, Ball, DRA_PART, DRA_RADIUS, Start, parse_fraction};
 use crate::error::{Error, Result};
+use crate::loss::Loss;
 use crate::ops::Norm;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,6 +47,18 @@ pub enum AttackObjective {
     Ce,
     /// The divergence from the prediction for the clean image (TRADES).
     Kl,
+    /// The largest other logit less that of the label.
+    Margin,
+}
+
+impl AttackObjective {
+    /// The loss that is raised, where it is one of the logits and the label.
+    pub(super) const fn loss(self) -> Loss {
+        match self {
+            Self::Ce | Self::Kl => Loss::CrossEntropy,
+            Self::Margin => Loss::Margin,
+        }
+    }
 }
 
 /// A number that may be written as a fraction: `8/255`.
@@ -230,6 +243,15 @@ impl AttackConfig {
         })
     }
 
+    /// Whether all steps together do not lead from the middle of the ball to its rim: such a ball is smaller than it
+    /// is said to be.
+    pub fn falls_short(&self) -> bool {
+        use AttackKind::{Bim, Friendly, MiFgsm, Pgd, PgdRandomTarget};
+        let walks = matches!(self.kind, Bim | Friendly | MiFgsm | Pgd | PgdRandomTarget);
+        let reach = self.spec().map(|spec| spec.step * spec.steps as f32);
+        reach.is_some_and(|reach| walks && reach < self.eps.0 * (1.0 - 1e-5))
+    }
+
     /// Whether it raises another loss than `objective` says.
     const fn has_own_loss(&self) -> bool {
         matches!(
@@ -369,7 +391,8 @@ impl AttackConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finetune::Recipe;
+    use crate::finetune::epsilon::EpsilonPolicy;
+    use crate::finetune::{On, PRESETS, Recipe};
 
     #[test]
     fn tau_grows_where_the_authors_let_it() {
@@ -406,6 +429,20 @@ mod tests {
         }
         let madry = attack("madry", &["attack.steps=3"]);
         assert_eq!(madry.measure(), madry.spec());
+    }
+
+    #[test]
+    fn steps_reach_the_rim() {
+        for preset in PRESETS {
+            for on in On::DATA {
+                let recipe = Recipe::load_on(preset.name, &[on], &[]).unwrap();
+                // MMA's steps follow from each ball.
+                let sets_steps = recipe.epsilon.policy != EpsilonPolicy::Mma;
+                assert!(!(sets_steps && recipe.attack.falls_short()), "{} on {on}", preset.name);
+            }
+        }
+        let l2 = ["attack.norm=l2", "attack.eps=0.5"].map(String::from);
+        assert!(Recipe::load("trades", &l2).unwrap().attack.falls_short());
     }
 
     #[test]
