@@ -1,8 +1,8 @@
 //! `adamant finetune`: adversarial training of a pretrained model.
 
-use adamant::Dataset;
-use adamant::finetune::{On, RunDirectory};
+use adamant::finetune::{EpsilonPolicy, On, RunDirectory};
 use adamant::package::{Package, Provenance};
+use adamant::{Dataset, show_fraction};
 use anyhow::{Result, bail};
 
 use crate::Outcome;
@@ -73,6 +73,13 @@ pub fn begin(command: &str, loaded: Loaded, recipe: &str, args: &RunArgs, consol
     let recipe = settings::recipe(recipe, &on, args)?;
     if let Some((_, why)) = settings::unread(&recipe, &args.settings) {
         bail!(why);
+    }
+    if recipe.attack.falls_short() && recipe.epsilon.policy != EpsilonPolicy::Mma {
+        console.warn(&format!(
+            "{} steps of the attack do not lead to the rim of its ball, attack.eps = {}: set attack.step, or more steps",
+            recipe.attack.steps,
+            show_fraction(f64::from(recipe.attack.eps.0))
+        ));
     }
     let mut data = describe(&images.train, split.name());
     let device = open_device(&args.device, console)?;
