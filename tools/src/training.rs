@@ -98,6 +98,7 @@ impl Run {
                 }
                 Err(e) => {
                     progress.clear();
+                    directory.log(&e.to_string())?;
                     return Err(e.into());
                 }
             };

@@ -144,6 +144,12 @@ impl Inputs {
 
 impl Run {
     pub fn read(path: &Path) -> Result<Self> {
+        if !path.join("metrics.jsonl").is_file() {
+            bail!(
+                "{}: not a folder that `finetune` or `train` filled: it has no metrics.jsonl",
+                path.display()
+            );
+        }
         let file = |name: &str| path.join(name);
         let read = |name: &str| {
             std::fs::read_to_string(file(name)).with_context(|| file(name).display().to_string())
