@@ -76,7 +76,7 @@ pub fn begin(command: &str, loaded: Loaded, recipe: &str, args: &RunArgs, consol
     }
     if recipe.attack.falls_short() && recipe.epsilon.policy != EpsilonPolicy::Mma {
         console.warn(&format!(
-            "{} steps of the attack do not lead to the rim of its ball, attack.eps = {}: set attack.step, or more steps",
+            "attack.steps = {} do not lead to the rim of the ball, attack.eps = {}: set attack.step, or more of them",
             recipe.attack.steps,
             show_fraction(f64::from(recipe.attack.eps.0))
         ));
