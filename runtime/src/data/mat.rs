@@ -249,6 +249,9 @@ pub(super) mod tests {
         let mut big = whole.clone();
         big[126..128].copy_from_slice(b"MI");
         assert!(parse(&big).unwrap_err().contains("big-endian"));
+        let mut new = whole.clone();
+        new[124..126].copy_from_slice(&[0, 2]);
+        assert!(parse(&new).unwrap_err().contains("-v6 or -v7"));
         let wrong = file(&[matrix("X", &[2, 4], kind::UINT8, &[1, 2, 3, 4, 5, 6])], true);
         assert!(parse(&wrong).unwrap_err().contains("6 values"));
     }

@@ -51,11 +51,6 @@ impl Adversary {
         self.config.steps
     }
 
-    /// Whether the teacher must have looked at the images before they are attacked.
-    pub(super) const fn is_guided(&self) -> bool {
-        self.guide.is_some()
-    }
-
     /// What is kept of each image for its attack, in buffers with a row for each; nothing where images are not attacked
     /// one by one.
     pub(super) fn kept(&self) -> Option<Vec<Variable>> {

@@ -202,6 +202,23 @@ impl Teacher {
         self.feature_map.into_iter().chain(self.vector)
     }
 
+    /// What it has said of the first `count` images, for [`Teacher::recall`].
+    pub(super) fn keep(&self, session: &mut Session, count: usize) -> Result<Vec<Vec<f32>>> {
+        let rows = |session: &mut Session, said: Variable| -> Result<Vec<f32>> {
+            let mut values = session.device().read(said)?;
+            values.truncate(said.len() / session.capacity() * count);
+            Ok(values)
+        };
+        self.said().map(|said| rows(session, said)).collect()
+    }
+
+    /// Says again what was kept.
+    pub(super) fn recall(&self, session: &mut Session, kept: &[Vec<f32>]) {
+        for (said, values) in self.said().zip(kept) {
+            session.device().write(said, values);
+        }
+    }
+
     /// Whether the loss has a term of it.
     pub fn guides(&self) -> bool {
         self.guide.kind != GuideKind::None

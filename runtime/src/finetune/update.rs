@@ -88,27 +88,26 @@ impl Update<'_> {
         }
     }
 
-    /// By images in parts: the gradient is that of the mean over all. `found` are the adversarial images of each.
+    /// By images in parts: the gradient is that of the mean over all.
     pub fn in_parts(
         &self,
         session: &mut Session,
         sums: &Sums,
-        parts: &[Batch],
-        found: &[Vec<f32>],
+        parts: &[Found<'_>],
         totals: &mut Totals,
     ) -> Result<()> {
-        let of = parts.iter().map(Batch::len).sum::<usize>();
+        let of = parts.iter().map(|found| found.part.len()).sum::<usize>();
         let variant = of as u32 * KINDS + self.config.kind as u32;
         let visit = |session: &mut Session, each: &mut dyn FnMut(&mut Session, usize) -> Result<()>| {
-            for (part, found) in parts.iter().zip(found) {
-                load(session, part, found)?;
-                if let Some(teacher) = self.teacher.filter(|teacher| teacher.guides()) {
-                    teacher.look(session, part.len())?;
+            for found in parts {
+                found.load(session)?;
+                if let Some(teacher) = self.teacher {
+                    teacher.recall(session, &found.said);
                 }
                 if let Some(mma) = self.mma {
-                    mma.recall(session, part);
+                    mma.recall(session, found.part);
                 }
-                each(session, part.len())?;
+                each(session, found.part.len())?;
             }
             Ok(())
         };
@@ -148,10 +147,21 @@ impl Update<'_> {
     }
 }
 
-/// Loads a part of a batch with the adversarial images that were found for it.
-pub(super) fn load(session: &mut Session, part: &Batch, found: &[f32]) -> Result<()> {
-    session.load(&part.images, &part.labels, &part.indices)?;
-    let adversarial = session.buffers().adversarial;
-    session.device().write(adversarial, found);
-    Ok(())
+/// A part of a batch with what was found for it before the update.
+pub(super) struct Found<'a> {
+    pub part: &'a Batch,
+    /// Its adversarial images.
+    pub images: Vec<f32>,
+    /// What the teacher that guides says of it; nothing where none does.
+    pub said: Vec<Vec<f32>>,
+}
+
+impl Found<'_> {
+    /// Loads the part with its adversarial images.
+    pub fn load(&self, session: &mut Session) -> Result<()> {
+        session.load(&self.part.images, &self.part.labels, &self.part.indices)?;
+        let adversarial = session.buffers().adversarial;
+        session.device().write(adversarial, &self.images);
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use crate::finetune::parts::{self, Sums};
 use crate::finetune::radii::{Moment, scheduled};
 use crate::finetune::recipe::BatchNormTraining;
 use crate::finetune::totals::Totals;
-use crate::finetune::update::{self, Update};
+use crate::finetune::update::{Found, Update};
 use crate::network::BatchNormMode;
 use crate::session::Session;
 
@@ -83,25 +83,26 @@ impl Trainer<'_> {
         let clean =
             |session: &mut Session, part: &Batch| session.load(&part.images, &part.labels, &part.indices);
         self.radii.learn_in_parts(&mut self.session, &parts, at, clean)?;
-        let teacher = self.teacher.as_deref();
-        let looks = self.recipe.replay.is_on(at.epoch) || self.adversary.is_guided();
+        let looks = |teacher: &&Teacher| teacher.guides() || self.recipe.replay.is_on(at.epoch);
+        let teacher = self.teacher.as_deref().filter(looks);
         let (mut radii, mut found) = (0.0, Vec::with_capacity(parts.len()));
         for part in &parts {
             clean(&mut self.session, part)?;
-            if let Some(teacher) = teacher.filter(|_| looks) {
+            if let Some(teacher) = teacher {
                 teacher.look(&mut self.session, part.len())?;
             }
             radii +=
                 self.radii.perturb(&mut self.session, &self.recipe, &self.adversary, teacher, part, at)?;
-            found.push(self.session.read_adversarial(part.len())?);
+            let guide = teacher.filter(|teacher| teacher.guides());
+            let said = guide.map(|teacher| teacher.keep(&mut self.session, part.len())).transpose()?;
+            let images = self.session.read_adversarial(part.len())?;
+            found.push(Found { part, images, said: said.unwrap_or_default() });
         }
-        self.update(radii, at, |update, session, totals| {
-            update.in_parts(session, sums, &parts, &found, totals)
-        })?;
+        self.update(radii, at, |update, session, totals| update.in_parts(session, sums, &found, totals))?;
         if self.radii.adapts() {
-            for (part, found) in parts.iter().zip(&found) {
-                update::load(&mut self.session, part, found)?;
-                self.radii.adapt(&mut self.session, part, at)?;
+            for found in &found {
+                found.load(&mut self.session)?;
+                self.radii.adapt(&mut self.session, found.part, at)?;
             }
         }
         Ok((radii, 1))
