@@ -223,8 +223,8 @@ pub struct RunArgs {
     /// Which half of the data to train on [default: train]
     #[arg(long, value_enum)]
     pub split: Option<SplitName>,
-    /// Images to select the best epoch by: train:N (N images after those trained on), test:N or
-    /// none [default: train:500]
+    /// Images to select the best epoch by: train:N (N images after those trained on; where too few
+    /// follow, a tenth of those, spread over them), test:N or none [default: train:500]
     #[arg(long, value_name = "IMAGES")]
     pub validate: Option<Validation>,
     /// More images to train on, DATA or DATA:FRACTION: that part of every batch [default: half]. An epoch
