@@ -164,6 +164,15 @@ impl Dataset {
         &self.labels[self.range.clone()]
     }
 
+    /// Which of so many classes have no image.
+    pub fn absent_classes(&self, classes: usize) -> Vec<usize> {
+        let mut absent = vec![true; classes];
+        for &label in self.labels() {
+            absent.get_mut(label as usize).into_iter().for_each(|absent| *absent = false);
+        }
+        (0..classes).filter(|&class| absent[class]).collect()
+    }
+
     /// Position of this view's first image in the whole data set: 0 unless it is a
     /// [`subset`](Self::subset).
     pub fn offset(&self) -> usize {
@@ -413,6 +422,7 @@ mod tests {
         data.image(7, &mut of_all);
         assert_eq!(of_part, of_all);
         assert_eq!(data.limit(4).len(), 4);
+        assert_eq!((data.absent_classes(3), data.subset(1..2).absent_classes(4)), (vec![], vec![0, 2, 3]));
         assert_eq!(data.limit(99).len(), 10);
         assert!(data.subset(20..30).is_empty());
     }

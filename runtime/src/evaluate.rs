@@ -319,8 +319,7 @@ fn measure_clean(
     work: &mut Work,
     observer: &mut impl Observer,
 ) -> Result<(Outcome, Vec<f32>)> {
-    let absent = |class: &usize| !data.labels().contains(&(*class as u32));
-    let absent_classes = (0..session.classes()).filter(absent).collect();
+    let absent_classes = data.absent_classes(session.classes());
     let mut outcome = Outcome { absent_classes, ..Outcome::default() };
     let mut losses = Vec::with_capacity(data.len());
     let batch = options.batch.min(session.capacity());

@@ -107,31 +107,37 @@ fn dra_moves_by_eps_on_average() {
 
 /// Only the direction of the gradient counts, and an image without a gradient stays.
 #[test]
-fn dra_does_not_mind_the_scale_of_the_loss() {
+fn the_scale_of_the_loss_does_not_matter() {
     let golden = Golden::open("adversaries.safetensors");
-    let mut session = load(Device::cpu(), &golden, "labels");
-    let adversary = Adversary::new(&recipe("madry", &[]).attack, None, &mut session).unwrap();
-    let mut scaled = |factor: f32, name: &'static str| {
-        let gradient = |session: &mut Session, count: usize| {
-            adversary.gradient(session, count)?;
-            session.run(name, count, |m| {
-                let gradient = m.graph.variable(m.buffers.gradient, m.graph.shape(m.images));
-                let scaled = m.graph.add(Op::Scale(Scale { factor }), &[gradient])?;
-                m.graph.update(Op::Copy(Copy), &[scaled], &[gradient])
-            })
+    for (device, attack) in [
+        (Device::cpu(), "dra:eps=8/255"),
+        (gpu(), "dra:eps=8/255"),
+        (Device::cpu(), "pgd:norm=l2,eps=0.4,steps=3,start=clean"),
+        (gpu(), "pgd:norm=l2,eps=0.4,steps=3,start=clean"),
+    ] {
+        let mut session = load(device, &golden, "labels");
+        let adversary = Adversary::new(&recipe("madry", &[]).attack, None, &mut session).unwrap();
+        let mut scaled = |factor: f32, name: &'static str| {
+            let gradient = |session: &mut Session, count: usize| {
+                adversary.gradient(session, count)?;
+                session.run(name, count, |m| {
+                    let gradient = m.graph.variable(m.buffers.gradient, m.graph.shape(m.images));
+                    let scaled = m.graph.add(Op::Scale(Scale { factor }), &[gradient])?;
+                    m.graph.update(Op::Copy(Copy), &[scaled], &[gradient])
+                })
+            };
+            let mut objective =
+                Objective::new(&mut session, COUNT, 0, Purpose::AttackStart, 0).with_gradient(&gradient);
+            AttackSpec::parse(attack, None, None).unwrap().build().perturb(&mut objective).unwrap();
+            session.read_adversarial(COUNT).unwrap()
         };
-        let mut objective =
-            Objective::new(&mut session, COUNT, 0, Purpose::AttackStart, 0).with_gradient(&gradient);
-        dra("eps=8/255").perturb(&mut objective).unwrap();
-        session.read_adversarial(COUNT).unwrap()
-    };
-    let plain = scaled(1.0, "times 1");
-    assert_close("times 1024", &scaled(1024.0, "times 1024"), &plain, Tolerance::Approximate);
-    // As small as the gradients of a network that is sure of itself.
-    let small = 2f32.powi(-50);
-    assert_close("times 2^-50", &scaled(small, "times 2^-50"), &plain, Tolerance::Approximate);
-    assert_eq!(scaled(0.0, "times 0"), golden.real("x").1);
-    assert_ne!(plain, golden.real("x").1);
+        let plain = scaled(1.0, "times 1");
+        assert_close(attack, &scaled(1024.0, "times 1024"), &plain, Tolerance::Approximate);
+        // As small as the gradients of a network that is sure of itself.
+        assert_close(attack, &scaled(2f32.powi(-45), "times 2^-45"), &plain, Tolerance::Approximate);
+        assert_eq!(scaled(0.0, "times 0"), golden.real("x").1, "{attack}");
+        assert_ne!(plain, golden.real("x").1, "{attack}");
+    }
 }
 
 #[test]

@@ -145,20 +145,14 @@ pub fn open_for_training(
 
 /// Which classes have no image; nothing where all have some.
 fn absent_classes(images: &Dataset) -> Option<String> {
-    let has = |class: usize| images.labels().contains(&(class as u32));
-    let absent: Vec<&str> = images
-        .class_names
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !has(*i))
-        .map(|(_, name)| name.as_str())
-        .collect();
-    let shown = absent.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let names = &images.class_names;
+    let absent = images.absent_classes(names.len());
+    let shown = absent.iter().take(3).map(|&class| names[class].as_str()).collect::<Vec<_>>().join(", ");
     (!absent.is_empty()).then(|| {
         format!(
             "of {} classes {} have no image to train on: {shown}{}. --limit takes images in file order, which \
              in a folder is that of classes",
-            images.class_names.len(),
+            names.len(),
             absent.len(),
             if absent.len() > 3 { " and others" } else { "" }
         )

@@ -1,7 +1,7 @@
 //! How like the features of a network in training are to those of its start: a cosine tells whether fine-tuning keeps
 //! what the network had learned, as in Suzuki et al. ("Adversarial finetuning with latent representation constraint to
-//! mitigate accuracy-robustness tradeoff", 2023, Table 3). Theirs is of the map before pooling; this one, of what the last
-//! layer sees, is higher.
+//! mitigate accuracy-robustness tradeoff", 2023, Table 3). Theirs is of the map before pooling, this one of what the last
+//! layer sees: the numbers do not compare.
 
 use serde::{Deserialize, Serialize};
 

@@ -63,10 +63,11 @@ impl Totals {
         all.map(|variable| Ok(session.device().read(variable)?[0])).collect()
     }
 
-    /// Restores what [`Totals::read_all`] gave.
-    pub fn write_all(&self, session: &mut Session, sums: &[f32]) {
+    /// Restores what [`Totals::read_all`] gave; false where that was of something else.
+    pub fn write_all(&self, session: &mut Session, sums: &[f32]) -> bool {
         let all = [self.loss, self.correct].into_iter().chain(self.terms);
         all.zip(sums).for_each(|(variable, &sum)| session.device().write(variable, &[sum]));
+        sums.len() == 2 + TERMS
     }
 
     /// The sums of the losses and of the images classified correctly.

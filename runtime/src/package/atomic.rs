@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Replaces the file at `path` by what `fill` writes.
 ///
 /// The new file is written beside the old one, flushed to the disk, and renamed over it. When
-/// anything fails, or the power does, the old file stays as it was. A link stays a link, and what is
+/// anything fails, or the power does, the old file stays as it was. A link to a file stays one, and what is
 /// no file, such as `/dev/null` or a pipe, is written to.
 pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let found = std::fs::metadata(path);

@@ -84,13 +84,14 @@ impl Trainer<'_> {
 
     /// Goes on within an epoch.
     fn resume_epoch(&mut self, values: &[f32]) -> Result<()> {
+        let not_whole = || Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole"));
         let guard = self.guard.take();
         let begun = self.begin_epoch();
         self.guard = guard;
         let mut at = begun?;
         let (&[done, images, radii, rest, seconds, ..], sums) = (values, values.get(5..).unwrap_or_default())
         else {
-            return Err(Error::Config(format!("the checkpoint's '{UNDER_WAY}' is not whole")));
+            return Err(not_whole());
         };
         at.done = done as usize;
         if self.guard.is_some() || at.done > at.batches || at.done as f32 != done {
@@ -102,7 +103,9 @@ impl Trainer<'_> {
         (at.images, at.seconds) = (images as usize, seconds.into());
         at.radii = f64::from(radii) + f64::from(rest);
         at.loader.by_ref().take(at.done).for_each(drop);
-        self.totals.write_all(&mut self.session, sums);
+        if !self.totals.write_all(&mut self.session, sums) {
+            return Err(not_whole());
+        }
         let last = f64::from(self.epochs_done) + at.done.saturating_sub(1) as f64 / at.batches as f64;
         at.rate = self.recipe.schedule.rate(last, f64::from(self.recipe.epochs));
         let (sum, correct) = self.totals.read(&mut self.session)?;
