@@ -489,23 +489,23 @@ def daat(rule):
     return net, radii, head
 
 
-def iaat(rule):
+def iaat(rule, probe_steps=STEPS):
     """Algorithms 1 and 2 of Balaji et al., 2019, and what the authors' code does where that differs; no warm-up."""
     gamma, beta = 4 / 255, 0.5
     radii = torch.full((COUNT,), EPS, dtype=torch.float64)
     cases = set()
 
     def method(net, opt, x, y, epoch, number, indices):
-        def attack(eps):
-            step = per_image(torch.clamp(eps / (0.5 * STEPS), min=STEP))
+        def attack(eps, steps):
+            step = per_image(torch.clamp(eps / (0.5 * steps), min=STEP))
             now = random_start(x, per_image(eps), epoch, indices)
-            adv = pgd(net, x, now, losses_of(y), per_image(eps), step, STEPS)
+            adv = pgd(net, x, now, losses_of(y), per_image(eps), step, steps)
             return adv, net(adv).argmax(1) == y
 
         net.eval()
         right = net(x).argmax(1) == y
         m = radii[indices]
-        larger, own = attack(m + gamma)[1], attack(m)[1]
+        larger, own = (attack(eps, probe_steps)[1] for eps in (m + gamma, m))
         chosen = torch.where(larger, m + gamma, torch.where(own, m, (m - gamma).clamp(min=0)))
         new = (1 - beta) * m + beta * chosen
         if rule == "code":
@@ -513,7 +513,7 @@ def iaat(rule):
         radii[indices] = new
         used = new if rule == "code" else torch.where(right, new, 0)
         cases.update(zip(right.tolist(), larger.tolist(), own.tolist()))
-        adv, _ = attack(used)
+        adv, _ = attack(used, STEPS)
         net.train()
         descend(opt, F.cross_entropy(net(adv), y))
 
@@ -654,6 +654,7 @@ def write_runs():
         out[f"daat-{rule}.calibration.bias"] = head.bias
     for rule in ("paper", "code"):
         runs[f"iaat-{rule}"], out[f"iaat-{rule}.epsilon"] = iaat(rule)
+    runs["iaat-probes"], out["iaat-probes.epsilon"] = iaat("paper", 1)
     for name, net in runs.items():
         state = net if isinstance(net, dict) else net.state_dict()
         for key, value in state.items():

@@ -92,6 +92,7 @@ fn runs_follow_pytorch() {
         ("daat-plain", "daat", [&pgd[..], &daat].concat()),
         ("daat-linear", "daat", [&pgd[..], &daat, &["epsilon.policy=daat-linear"]].concat()),
         ("iaat-paper", "iaat", [&pgd[..], &iaat].concat()),
+        ("iaat-probes", "iaat", [&pgd[..], &iaat, &["epsilon.probe_steps=1"]].concat()),
         ("iaat-code", "iaat", [&pgd[..], &iaat, &["epsilon.rule=code"]].concat()),
     ];
     let mut failures = Failures::new();
