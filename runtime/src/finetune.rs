@@ -3,6 +3,7 @@
 mod adversary;
 mod atta;
 mod attack;
+mod branch;
 mod daat;
 mod epsilon;
 mod formula;
@@ -20,7 +21,6 @@ mod mixup;
 mod mma;
 mod n_fgsm;
 mod on;
-mod partner;
 mod parts;
 mod presets;
 mod pseudo;

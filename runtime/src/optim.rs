@@ -127,22 +127,28 @@ impl Optimizer {
 
     /// Adds the update of every parameter; `gradients` are in the order of [`Optimizer::trainable`].
     pub fn update(&self, model: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
+        let factor = self.shortening(&mut model.graph, gradients)?;
         let parameters = model.parameters.clone();
-        self.update_of(model, &parameters, gradients)
+        self.update_of(model, &parameters, gradients, factor)
     }
 
-    /// As [`Optimizer::update`], of the same network with other parameters.
+    /// What shortens these gradients to the bound on their common length, where there is one.
+    pub(crate) fn shortening(&self, graph: &mut Graph, gradients: &[ValueId]) -> Result<Option<ValueId>> {
+        match self.config.clip {
+            Some(longest) => shortening(graph, gradients, longest),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Optimizer::update`], of the same network with other parameters, and with gradients times `factor`.
     pub(crate) fn update_of(
         &self,
         model: &mut ModelGraph,
         parameters: &[ValueId],
         gradients: &[ValueId],
+        factor: Option<ValueId>,
     ) -> Result<()> {
         let c = &self.config;
-        let factor = match c.clip {
-            Some(longest) => shortening(&mut model.graph, gradients, longest)?,
-            None => None,
-        };
         for ((i, state), &gradient) in self.states.iter().zip(gradients) {
             let shape = model.network.parameters[*i].shape;
             let gradient = match factor {

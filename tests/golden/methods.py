@@ -117,6 +117,8 @@ def write_adversaries():
 
 SHUFFLE, TRAINING_ATTACK, MIXUP = 2, 5, 7
 COUNT, BATCH, EPOCHS, RATE = 12, 6, 2, 0.05
+# The largest length of all gradients together, where they are shortened.
+CLIP = 0.5
 EPS, STEP, STEPS = 8 / 255, 4 / 255, 2
 PART = 0.2
 # For runs in which more images are near a boundary.
@@ -370,6 +372,39 @@ def lbgat(beta):
         descend(opt, loss)
 
     return training(method, partner)
+
+
+def split(replay):
+    """BatchNorms of their own for clean images (Waseda et al., 2025): with TRADES and gradients that are shortened
+    together, or by `replay` of clean images 1:1, the radius growing from 0 over the second quarter to the third."""
+    other = start().train()
+    norms = [m for m in other.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    shortened = []
+
+    def method(net, opt, x, y, epoch, number, indices):
+        for name, module in net.named_modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                *path, last = name.split(".")
+                setattr(other.get_submodule(".".join(path)), last, module)
+        part = np.clip(epoch + number / 2 - 0.5, 0, 1) if replay else 1
+        adv = random_start(x, part * EPS, epoch, indices) if part > 0 else x
+        adv = pgd(net, x, adv, losses_of(y), part * EPS, part * STEP, STEPS)
+        clean, z = other(x), net(adv)
+        if replay:
+            return descend(opt, (F.cross_entropy(clean, y) + F.cross_entropy(z, y)) / 2)
+        opt.zero_grad()
+        divergence = kl(F.log_softmax(clean, 1), F.log_softmax(z, 1)).mean()
+        (F.cross_entropy(clean, y) + 6 * divergence).backward()
+        weights = [p for group in opt.param_groups for p in group["params"]]
+        shortened.append(torch.nn.utils.clip_grad_norm_(weights, CLIP) > CLIP)
+        opt.step()
+
+    net = training(method, *norms)
+    assert replay or all(shortened), shortened
+    # Both kinds of images moved their own.
+    for norm, own in zip(norms, (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))):
+        assert not torch.equal(norm.weight, own.weight) and not torch.equal(norm.running_mean, own.running_mean)
+    return net
 
 
 def guided():
@@ -638,6 +673,8 @@ def write_runs():
         "interpolated-at": interpolated_at(),
         "lbgat": lbgat(0.0),
         "lbgat-6": lbgat(6.0),
+        "split": split(False),
+        "split-replay": split(True),
         "guided": guided(),
         "swa": averaged(0),
         "swa-late": averaged(1),

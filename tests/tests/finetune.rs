@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use adamant::finetune::{EpochMetrics, On, PRESETS, Recipe, Trainer, TrainerOptions};
 use adamant::op::{Copy, Op};
 use adamant::package::TrainingState;
-use adamant::{Batch, BatchNormMode, Dataset, Device, Images, Role, Session, Tensor};
+use adamant::{Batch, BatchNormMode, Dataset, Device, Images, Model, Role, Session, Tensor};
 use adamant_tests::noise::{self, BATCH, CLASSES, IMAGES, SHAPE, data, model};
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -223,6 +223,7 @@ fn neutral_settings_change_nothing() {
         &["optimizer.clip=0.1"],
         &["attack.kind=friendly", "attack.tau=[0]"],
         &["replay.kind=clean"],
+        &["replay.kind=clean", "batchnorm.mode=split"],
         &["attack.objective=margin"],
         &["attack.kind=fgsm-rs"],
         &["attack.kind=n-fgsm"],
@@ -244,6 +245,47 @@ fn averages_and_perturbations_resume_exactly() {
     resumes_exactly(&recipe("madry", &["weights.swa=0.25"]));
     resumes_exactly(&recipe("madry", &["batchnorm.recalibrate=0.5"]));
     resumes_exactly(&recipe("awp", &["weights.awp_warmup_epochs=1", "weights.ema=0.5"]));
+}
+
+/// BatchNorms of their own for clean images are gone on with, and are not those that a run ends with.
+#[test]
+fn split_norms_resume_exactly() {
+    let split = |settings: &[&str]| recipe("trades", &[&["batchnorm.mode=split"], settings].concat());
+    for settings in
+        [&[][..], &["optimizer.kind=adam", "schedule.peak=0.001"], &["weights.swa=0.25"], &["layers=last:1"]]
+    {
+        resumes_exactly(&split(settings));
+    }
+    let mut trainer = trainer(&split(&["layers=last:1"]));
+    finish(&mut trainer);
+    let state = trainer.state(None).expect("host memory");
+    let second: Vec<&str> =
+        state.tensors.iter().filter_map(|(name, _)| name.strip_prefix("clean.")).collect();
+    let (norms, rest): (Vec<&str>, Vec<&str>) =
+        second.iter().partition(|name| !name.starts_with("optimizer."));
+    // Four of each of the two BatchNorms of the last block, of which scale and shift have a momentum.
+    assert_eq!((norms.len(), rest.len()), (8, 4), "{second:?}");
+    let network = model().network;
+    for (parameter, own) in network.parameters.iter().zip(trainer.weights().expect("host memory")) {
+        let name = format!("clean.{}", parameter.name);
+        if let Some((_, second)) = state.tensors.iter().find(|(n, _)| *n == name) {
+            assert_ne!(*second, own.data, "{name}");
+        }
+    }
+}
+
+/// Where nothing could be split, or nothing is trained on beside attacked images, that is said.
+#[test]
+fn what_cannot_be_split_is_refused() {
+    let refused = |model: &Model, settings: &[&str]| {
+        let session = Session::new(Device::cpu(), model, BATCH).expect("it fits");
+        let options =
+            TrainerOptions { seed: 1, train: data(), extra: None, validation: None, stop: &RUNNING };
+        let settings = [&["batchnorm.mode=split"], settings].concat();
+        Trainer::new(session, recipe("trades", &settings), options).err().expect("it is refused").to_string()
+    };
+    assert!(refused(&model().folded(), &[]).contains("no BatchNorm of this network trains"));
+    assert!(refused(&model(), &["layers=last:0"]).contains("no BatchNorm of this network trains"));
 }
 
 /// Statistics that were estimated anew are those of the images: with them the network sees clean images as it does in

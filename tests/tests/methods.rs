@@ -64,6 +64,21 @@ fn runs_follow_pytorch() {
         ("lbgat", "lbgat", [&pgd[..], &["attack.objective=ce"]].concat()),
         ("lbgat-6", "lbgat", [&pgd[..], &["attack.objective=ce", "loss.beta=6"]].concat()),
         (
+            "split",
+            "trades",
+            [&pgd[..], &["attack.objective=ce", "batchnorm.mode=split", "optimizer.clip=0.5"]].concat(),
+        ),
+        (
+            "split-replay",
+            "madry",
+            [
+                &pgd[..],
+                &["replay.kind=clean", "batchnorm.mode=split"],
+                &["epsilon.policy=hinge", "epsilon.start=0.25", "epsilon.end=0.75"],
+            ]
+            .concat(),
+        ),
+        (
             "guided",
             "madry",
             [&pgd[..], &["guide.kind=features", "guide.weight=20", "attack.guide=0.5"]].concat(),

@@ -109,8 +109,10 @@ fn batch_statistics_are_those_of_the_parts() {
 
 #[test]
 fn runs_in_parts_resume_bit_for_bit() {
-    for name in ["aft", "daat", "arrest-awp"] {
-        let recipe = recipe(name, &["epochs=3"]);
+    for (name, settings) in
+        [("aft", &[][..]), ("daat", &[]), ("arrest-awp", &[]), ("dra", &["batchnorm.mode=split"])]
+    {
+        let recipe = recipe(name, &[&["epochs=3"], settings].concat());
         let new = || trainer(Device::cpu(), &recipe, PART).expect("it fits");
         let (expected, _) = finished(new());
         let mut first = new();
@@ -176,9 +178,13 @@ fn a_limit_is_kept(device: fn() -> Device, names: &[&str]) {
 /// The statistics of one image would say little: of 90, parts of at least four have five.
 #[test]
 fn batch_statistics_are_of_several_images() {
-    for (mode, words) in [("train", "on 5 images at once"), ("frozen", "on one image after the other")] {
+    for (mode, words) in [
+        ("train", "on 5 images at once"),
+        ("split", "on 5 images at once"),
+        ("frozen", "on one image after the other"),
+    ] {
         let mode = format!("batchnorm.mode={mode}");
-        let recipe = recipe("aft", &["data.batch=90", "data.augment=none", "epochs=1", &mode]);
+        let recipe = recipe("trades", &["data.batch=90", "data.augment=none", "epochs=1", &mode]);
         let message = planned(Device::cpu(), &recipe, 1 << 20).expect_err("it is not enough").to_string();
         assert!(message.contains(words), "{message}");
     }

@@ -52,7 +52,7 @@ impl Run {
         // A limit that cannot be kept is known before anything is written.
         let at_once = room(&device, &model, &recipe, &images.train)?.images;
         let batch_statistics =
-            recipe.batchnorm.mode == BatchNormTraining::Train && model.network.has_batch_norm();
+            recipe.batchnorm.mode != BatchNormTraining::Frozen && model.network.has_batch_norm();
         let device_name = device.name();
         let text = settings.to_toml()?;
         if resumed.is_none() {

@@ -2,6 +2,7 @@
 //! over the batch is differentiated.
 
 mod alp;
+mod lbgat;
 mod mart;
 mod mixed;
 mod trades;
@@ -74,8 +75,6 @@ pub struct BatchLoss {
     /// The pass that training accuracy is counted on: that of the adversarial images, where there are
     /// any.
     pub forward: Forward,
-    /// The parameters of a second network that trains with this one; none where there is no such network.
-    pub partner: Vec<ValueId>,
 }
 
 /// A name, and a value for each image.
@@ -115,15 +114,30 @@ impl LossConfig {
                 "this loss is of mixtures, margins or a second network: a trainer has them".into(),
             ));
         }
+        let parameters = m.parameters.clone();
+        self.add_beside(m, mode, &parameters)
+    }
+
+    /// As [`LossConfig::add`], with other parameters in the pass of clean images that is beside one of attacked ones:
+    /// those of a branch.
+    pub(super) fn add_beside(
+        &self,
+        m: &mut ModelGraph,
+        mode: BatchNormMode,
+        of_clean: &[ValueId],
+    ) -> Result<BatchLoss> {
         if matches!(self.kind, LossKind::Clean | LossKind::Adversarial) {
             let images = if self.kind == LossKind::Clean { Images::Clean } else { Images::Adversarial };
             let forward = m.forward(images, mode)?;
             m.graph.set_label("loss");
             let losses = m.graph.cross_entropy(forward.logits, m.labels)?;
             let name = if self.kind == LossKind::Clean { "clean" } else { "adversarial" };
-            return Ok(BatchLoss { losses, terms: vec![(name, losses)], forward, partner: Vec::new() });
+            return Ok(BatchLoss { losses, terms: vec![(name, losses)], forward });
         }
-        let clean = m.logits(Images::Clean, mode)?;
+        if self.kind == LossKind::Lbgat {
+            return lbgat::add(m, mode, of_clean, self.beta.unwrap_or(0.0));
+        }
+        let clean = m.forward_with(Images::Clean, of_clean, mode)?.logits;
         let forward = m.forward(Images::Adversarial, mode)?;
         let pair = Pair { clean, adversarial: forward.logits, labels: m.labels };
         m.graph.set_label("loss");
@@ -138,13 +152,13 @@ impl LossConfig {
             | LossKind::Mixup
             | LossKind::Interpolated
             | LossKind::Mma
-            | LossKind::Lbgat => unreachable!("they were dealt with above"),
+            | LossKind::Lbgat => unreachable!("they are dealt with elsewhere"),
         };
         let mut losses = terms[0].1;
         for &(_, term) in &terms[1..] {
             losses = graph.plus(losses, term)?;
         }
-        Ok(BatchLoss { losses, terms, forward, partner: Vec::new() })
+        Ok(BatchLoss { losses, terms, forward })
     }
 }
 

@@ -112,13 +112,13 @@ impl Mixup {
         let attacked = self.mixtures[ATTACKED].cross_entropy(m, forward.logits)?;
         let Some(clean) = clean else {
             let terms = vec![("adversarial", attacked)];
-            return Ok(BatchLoss { losses: attacked, terms, forward, partner: Vec::new() });
+            return Ok(BatchLoss { losses: attacked, terms, forward });
         };
         let clean = self.mixtures[CLEAN].cross_entropy(m, clean)?;
         let (clean, attacked) = (m.graph.times(0.5, clean)?, m.graph.times(0.5, attacked)?);
         let losses = m.graph.plus(clean, attacked)?;
         let terms = vec![("clean", clean), ("adversarial", attacked)];
-        Ok(BatchLoss { losses, terms, forward, partner: Vec::new() })
+        Ok(BatchLoss { losses, terms, forward })
     }
 
     /// What the attack follows, where it attacks mixtures: the gradient of their summed loss.

@@ -170,7 +170,7 @@ impl Mma {
         let margin = m.graph.times(1.0 - CLEAN, margin)?;
         let losses = m.graph.plus(clean, margin)?;
         let terms = vec![("clean", clean), ("margin", margin)];
-        Ok(BatchLoss { losses, terms, forward, partner: Vec::new() })
+        Ok(BatchLoss { losses, terms, forward })
     }
 }
 

@@ -6,8 +6,8 @@
 //! part.
 
 use super::attack::AttackKind;
+use super::branch::Branch;
 use super::loss::LossKind;
-use super::partner::Partner;
 use super::recipe::Recipe;
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -48,28 +48,28 @@ pub(super) fn parts(batch: &Batch, most: usize) -> Vec<Batch> {
 pub(super) struct Sums {
     /// Of each parameter that trains, by its position among the network's.
     own: Vec<(usize, Variable, Shape)>,
-    /// Of each parameter of the second network that does.
-    partner: Vec<(Variable, Shape)>,
+    /// Of each of the branch that does.
+    second: Vec<(Variable, Shape)>,
 }
 
 impl Sums {
-    pub fn new(optimizer: &Optimizer, partner: Option<&Partner>, session: &mut Session) -> Result<Self> {
+    pub fn new(optimizer: &Optimizer, branch: Option<&Branch>, session: &mut Session) -> Result<Self> {
         let shapes: Vec<Shape> = session.network().parameters.iter().map(|p| p.shape).collect();
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for i in optimizer.positions() {
             own.push((i, session.device().variable(shapes[i].len())?, shapes[i]));
         }
-        for i in partner.into_iter().flat_map(Partner::positions) {
+        for i in branch.into_iter().flat_map(Branch::positions) {
             others.push((session.device().variable(shapes[i].len())?, shapes[i]));
         }
-        Ok(Self { own, partner: others })
+        Ok(Self { own, second: others })
     }
 
     /// Sums := 0.
     pub fn reset(&self, session: &mut Session) -> Result<()> {
         session.run("no gradients", 1, |m| {
             let own = self.own.iter().map(|&(_, sum, shape)| (sum, shape));
-            for (sum, shape) in own.chain(self.partner.iter().copied()) {
+            for (sum, shape) in own.chain(self.second.iter().copied()) {
                 let sum = m.graph.variable(sum, shape);
                 m.graph.update(Op::Fill(Fill { value: 0.0, shape }), &[], &[sum])?;
             }
@@ -77,11 +77,10 @@ impl Sums {
         })
     }
 
-    /// Adds the gradients of a part, in the order of the parameters that train: the network's, then the second
-    /// one's.
+    /// Adds the gradients of a part, in the order of the parameters that train: the network's, then the branch's.
     pub fn add(&self, m: &mut ModelGraph, gradients: &[ValueId]) -> Result<()> {
         m.graph.set_label("sum of gradients");
-        let sums = self.own.iter().map(|&(_, sum, _)| sum).chain(self.partner.iter().map(|&(sum, _)| sum));
+        let sums = self.own.iter().map(|&(_, sum, _)| sum).chain(self.second.iter().map(|&(sum, _)| sum));
         for (sum, &gradient) in sums.zip(gradients) {
             add_to(m, sum, gradient)?;
         }
@@ -109,11 +108,10 @@ impl Sums {
         sums.map(|(sum, shape)| m.graph.variable(sum, shape)).collect()
     }
 
-    /// All sums: the network's, and the second one's.
-    pub fn values(&self, m: &mut ModelGraph) -> (Vec<ValueId>, Vec<ValueId>) {
-        let own = self.own.iter().map(|&(_, sum, shape)| m.graph.variable(sum, shape)).collect();
-        let partner = self.partner.iter().map(|&(sum, shape)| m.graph.variable(sum, shape)).collect();
-        (own, partner)
+    /// All sums, in the same order.
+    pub fn values(&self, m: &mut ModelGraph) -> Vec<ValueId> {
+        let own = self.own.iter().map(|&(_, sum, shape)| (sum, shape));
+        own.chain(self.second.iter().copied()).map(|(sum, shape)| m.graph.variable(sum, shape)).collect()
     }
 }
 

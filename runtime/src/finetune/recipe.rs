@@ -58,6 +58,9 @@ pub enum BatchNormTraining {
     Train,
     /// The running statistics stay, and normalise.
     Frozen,
+    /// As `train`, with further statistics, scales and shifts for the clean images that are trained on beside the
+    /// attacked ones, and left out at the end (AR-AT: Waseda et al., 2025; of Xie et al., 2020).
+    Split,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -270,10 +273,11 @@ impl Recipe {
     }
 
     /// What is minimised where the attack has this radius: with clean replay the mean of both kinds of images,
-    /// and clean images alone where there is nothing to attack with.
+    /// and clean images alone where there is nothing to attack with, but for BatchNorms that each kind has its own of.
     pub(super) fn loss_at(&self, radius: f64) -> LossConfig {
+        let both = radius > 0.0 || self.batchnorm.mode == BatchNormTraining::Split;
         match self.replay.kind {
-            ReplayKind::Clean if radius > 0.0 => LossConfig { kind: LossKind::Mixed, ..self.loss.clone() },
+            ReplayKind::Clean if both => LossConfig { kind: LossKind::Mixed, ..self.loss.clone() },
             ReplayKind::Clean => LossConfig { kind: LossKind::Clean, ..self.loss.clone() },
             ReplayKind::None | ReplayKind::Noisy => self.loss.clone(),
         }
@@ -281,7 +285,7 @@ impl Recipe {
 
     /// The part of the images attacked for which statistics are estimated anew, if they are.
     pub(super) fn recalibrated(&self) -> Option<f64> {
-        let averaged = self.weights.swa.is_some() && self.batchnorm.mode == BatchNormTraining::Train;
+        let averaged = self.weights.swa.is_some() && self.batchnorm.mode != BatchNormTraining::Frozen;
         self.batchnorm.recalibrate.or(averaged.then_some(1.0))
     }
 
@@ -364,6 +368,15 @@ impl Recipe {
             return fault(
                 "attack.guide and a radius for each image, which is found by the cross-entropy, contradict each other; \
                  set epsilon.policy = fixed, hinge or linear",
+            );
+        }
+        let beside =
+            matches!(self.loss.kind, LossKind::Mixed | LossKind::Trades | LossKind::Mart | LossKind::Alp);
+        let split = self.batchnorm.mode == BatchNormTraining::Split;
+        if split && !beside && self.replay.kind != ReplayKind::Clean {
+            return fault(
+                "batchnorm.mode = split is for clean images that are trained on beside attacked ones; set replay.kind = \
+                 clean, or loss.kind = mixed, trades, mart or alp",
             );
         }
         let plain = self.loss.kind == LossKind::Adversarial

@@ -61,7 +61,7 @@ pub fn room(device: &Device, model: &Model, recipe: &Recipe, train: &Dataset) ->
             binary_size(least)
         )));
     }
-    let counts = model.network.has_batch_norm() && recipe.batchnorm.mode == BatchNormTraining::Train;
+    let counts = model.network.has_batch_norm() && recipe.batchnorm.mode != BatchNormTraining::Frozen;
     let fewest = if counts { FEWEST_FOR_STATISTICS.min(batch) } else { 1 };
     let most_parts = batch / fewest;
     // Twice as many parts until they fit; then the fewest of those in between.

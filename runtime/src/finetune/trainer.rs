@@ -10,14 +10,13 @@ use std::time::Instant;
 
 use super::adversary::Adversary;
 use super::attack::AttackKind;
+use super::branch::Branch;
 use super::free::Free;
 use super::guard::Guard;
 use super::guide::Teacher;
 use super::layers::Selection;
 use super::likeness::{Cosines, Likeness};
-use super::loss::LossKind;
 use super::mixup::Mixup;
-use super::partner::Partner;
 use super::parts::{self, Sums};
 use super::radii::{Moment, Radii, scheduled};
 use super::recalibrate::Recalibration;
@@ -116,7 +115,8 @@ pub struct Trainer<'a> {
     free: Option<Free>,
     yopo: Option<Yopo>,
     mixup: Option<Arc<Mixup>>,
-    partner: Option<Partner>,
+    /// What trains beside the network, where the recipe has that.
+    branch: Option<Branch>,
     teacher: Option<Arc<Teacher>>,
     /// Where the session has no room for a whole batch.
     sums: Option<Sums>,
@@ -170,16 +170,11 @@ impl<'a> Trainer<'a> {
             AttackKind::Yopo => Some(Yopo::new(recipe.attack.inner_steps.unwrap_or(3), &mut session)?),
             _ => None,
         };
-        let partner = match recipe.loss.kind {
-            LossKind::Lbgat => {
-                Some(Partner::new(recipe.loss.beta.unwrap_or(0.0), &recipe.optimizer, &mut session)?)
-            }
-            _ => None,
-        };
+        let branch = Branch::new(&recipe, &trained, &kept, &mut session)?;
         let sums = match session.capacity() < recipe.data.batch.min(options.train.len()) {
             true => {
                 parts::check(&recipe)?;
-                Some(Sums::new(&optimizer, partner.as_ref(), &mut session)?)
+                Some(Sums::new(&optimizer, branch.as_ref(), &mut session)?)
             }
             false => None,
         };
@@ -210,7 +205,7 @@ impl<'a> Trainer<'a> {
             free,
             yopo,
             mixup,
-            partner,
+            branch,
             teacher,
             sums,
             average,

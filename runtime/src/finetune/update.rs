@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use super::branch::Branch;
 use super::free::Free;
 use super::guide::Teacher;
 use super::loss::{BatchLoss, LossConfig};
 use super::mixup::Mixup;
 use super::mma::Mma;
-use super::partner::Partner;
 use super::parts::Sums;
 use super::totals::Totals;
 use super::weights::WeightPerturbation;
 use crate::autodiff::differentiate;
 use crate::data::Batch;
 use crate::error::Result;
+use crate::graph::ValueId;
 use crate::network::BatchNormMode;
 use crate::ops::{Op, Sum};
 use crate::optim::Optimizer;
@@ -25,7 +26,7 @@ pub(super) struct Update<'a> {
     pub mixup: Option<&'a Arc<Mixup>>,
     pub mma: Option<&'a Mma>,
     pub teacher: Option<&'a Teacher>,
-    pub partner: Option<&'a Partner>,
+    pub branch: Option<&'a Branch>,
     pub optimizer: &'a Optimizer,
     pub perturbation: Option<&'a WeightPerturbation>,
     /// Of the passes that train.
@@ -36,16 +37,38 @@ pub(super) struct Update<'a> {
 const KINDS: u32 = 32;
 
 impl Update<'_> {
-    fn losses(&self, m: &mut ModelGraph, mode: BatchNormMode) -> Result<BatchLoss> {
-        let loss = match (self.mixup, self.partner, self.mma) {
+    /// The loss, and the parameters of the branch.
+    fn losses(&self, m: &mut ModelGraph, mode: BatchNormMode) -> Result<(BatchLoss, Vec<ValueId>)> {
+        let second = self.branch.map_or_else(Vec::new, |branch| branch.values(m));
+        let loss = match (self.mixup, self.mma, self.branch) {
             (Some(mixup), _, _) => mixup.add(m, mode)?,
-            (_, Some(partner), _) => partner.add(m, mode)?,
-            (_, _, Some(mma)) => mma.add(m, mode)?,
+            (_, Some(mma), _) => mma.add(m, mode)?,
+            (_, _, Some(_)) => self.config.add_beside(m, mode, &second)?,
             (None, None, None) => self.config.add(m, mode)?,
         };
-        match self.teacher {
-            Some(teacher) => teacher.guide(m, loss),
-            None => Ok(loss),
+        let loss = match self.teacher {
+            Some(teacher) => teacher.guide(m, loss)?,
+            None => loss,
+        };
+        Ok((loss, second))
+    }
+
+    /// What trains: of the network, then of the branch.
+    fn trainable(&self, m: &ModelGraph, second: &[ValueId]) -> Vec<ValueId> {
+        let mut values = self.optimizer.trainable(m);
+        values.extend(self.branch.iter().flat_map(|branch| branch.trainable(second)));
+        values
+    }
+
+    /// Adds the update of what trains, by gradients in that order.
+    fn step(&self, m: &mut ModelGraph, second: &[ValueId], gradients: &[ValueId]) -> Result<()> {
+        let factor = self.optimizer.shortening(&mut m.graph, gradients)?;
+        let (own, others) = gradients.split_at(self.optimizer.positions().count());
+        let parameters = m.parameters.clone();
+        self.optimizer.update_of(m, &parameters, own, factor)?;
+        match self.branch {
+            Some(branch) => branch.update(m, second, others, factor),
+            None => Ok(()),
         }
     }
 
@@ -59,25 +82,20 @@ impl Update<'_> {
     ) -> Result<()> {
         let variant = self.config.kind as u32;
         if let Some(perturbation) = self.perturbation {
-            perturbation.apply(session, count, variant, self.mode, |m, mode| self.losses(m, mode))?;
+            let losses = |m: &mut ModelGraph, mode| Ok(self.losses(m, mode)?.0);
+            perturbation.apply(session, count, variant, self.mode, losses)?;
         }
         session.run_variant("train", variant, count, |m| {
-            let loss = self.losses(m, self.mode)?;
+            let (loss, second) = self.losses(m, self.mode)?;
             let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / count as f32 }), &[loss.losses])?;
-            let mut wrt = self.optimizer.trainable(m);
-            let own = wrt.len();
-            if let Some(partner) = self.partner {
-                wrt.extend(partner.trainable(&loss.partner));
-            }
+            let mut wrt = self.trainable(m, &second);
+            let weights = wrt.len();
             wrt.extend(free.map(|_| m.adversarial));
             let gradients = differentiate(&mut m.graph, mean, &wrt)?;
-            let (of_weights, others) = gradients.split_at(own);
-            self.optimizer.update(m, of_weights)?;
-            if let Some(partner) = self.partner {
-                partner.update(m, &loss.partner, others)?;
-            }
+            let (of_weights, of_images) = gradients.split_at(weights);
+            self.step(m, &second, of_weights)?;
             totals.count(m, &loss)?;
-            match (free, others) {
+            match (free, of_images) {
                 (Some(free), &[of_images]) => free.step(m, of_images),
                 _ => Ok(()),
             }
@@ -112,33 +130,23 @@ impl Update<'_> {
             Ok(())
         };
         if let Some(perturbation) = self.perturbation {
-            let losses = |m: &mut ModelGraph, mode| self.losses(m, mode);
+            let losses = |m: &mut ModelGraph, mode| Ok(self.losses(m, mode)?.0);
             perturbation.apply_in_parts(session, sums, (of, variant), self.mode, visit, losses)?;
         }
         sums.reset(session)?;
         visit(session, &mut |session, count| {
             session.run_variant("train on a part", variant, count, |m| {
-                let loss = self.losses(m, self.mode)?;
+                let (loss, second) = self.losses(m, self.mode)?;
                 let mean = m.graph.add(Op::Sum(Sum { factor: 1.0 / of as f32 }), &[loss.losses])?;
-                let mut wrt = self.optimizer.trainable(m);
-                if let Some(partner) = self.partner {
-                    wrt.extend(partner.trainable(&loss.partner));
-                }
+                let wrt = self.trainable(m, &second);
                 let gradients = differentiate(&mut m.graph, mean, &wrt)?;
                 sums.add(m, &gradients)?;
                 totals.count(m, &loss)
             })
         })?;
         session.run("update", 1, |m| {
-            let (own, others) = sums.values(m);
-            self.optimizer.update(m, &own)?;
-            match self.partner {
-                Some(partner) => {
-                    let parameters = partner.values(m);
-                    partner.update(m, &parameters, &others)
-                }
-                None => Ok(()),
-            }
+            let (gradients, second) = (sums.values(m), self.branch.map_or_else(Vec::new, |b| b.values(m)));
+            self.step(m, &second, &gradients)
         })?;
         match self.perturbation {
             Some(perturbation) => perturbation.restore(session),

@@ -127,7 +127,7 @@ impl Yopo {
             let costate = m.graph.variable(self.costate, m.graph.shape(out));
             m.graph.update(Op::Copy(Copy), &[gradients[places.len()]], &[costate])?;
             let terms = vec![("adversarial", losses)];
-            totals.count(m, &BatchLoss { losses, terms, forward, partner: Vec::new() })
+            totals.count(m, &BatchLoss { losses, terms, forward })
         })
     }
 

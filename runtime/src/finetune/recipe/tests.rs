@@ -212,6 +212,9 @@ fn contradictory_attacks_are_refused() {
     assert!(message("iaat", &["epsilon.largest=16/255"]).contains("line-search"));
     assert!(message("awp", &["layers=last:1"]).contains("layers = all"));
     assert!(message("lbgat", &["layers=bias-norm"]).contains("layers = all"));
+    for recipe in ["aft", "arrest", "standard", "lbgat", "mma", "mixup-at", "free"] {
+        assert!(message(recipe, &["batchnorm.mode=split"]).contains("replay.kind = clean"), "{recipe}");
+    }
     assert!(message("fat", &["attack.tau=[0, 1]"]).contains("one tau more"));
     assert!(message("fat", &["attack.noise=-1"]).contains("attack.noise"));
     assert!(message("fat-trades", &["attack.start=clean"]).contains("no gradient at the clean image"));

@@ -117,8 +117,8 @@ impl Trainer<'_> {
     ) -> Result<()> {
         self.step += 1;
         self.optimizer.set_rate(&mut self.session, at.rate, self.step);
-        if let Some(partner) = &self.partner {
-            partner.set_rate(&mut self.session, at.rate, self.step);
+        if let Some(branch) = &self.branch {
+            branch.set_rate(&mut self.session, at.rate, self.step);
         }
         let warmup = self.recipe.weights.awp_warmup_epochs.unwrap_or(0.0);
         let update = Update {
@@ -126,7 +126,7 @@ impl Trainer<'_> {
             mixup: self.mixup.as_ref(),
             mma: self.radii.mma(),
             teacher: self.teacher.as_deref(),
-            partner: self.partner.as_ref(),
+            branch: self.branch.as_ref(),
             optimizer: &self.optimizer,
             perturbation: self.perturbation.as_ref().filter(|_| at.time >= warmup),
             mode: self.mode(),
@@ -138,7 +138,7 @@ impl Trainer<'_> {
     /// How BatchNorm behaves in the passes that train.
     fn mode(&self) -> BatchNormMode {
         match self.recipe.batchnorm.mode {
-            BatchNormTraining::Train => BatchNormMode::BatchUpdate,
+            BatchNormTraining::Train | BatchNormTraining::Split => BatchNormMode::BatchUpdate,
             BatchNormTraining::Frozen => BatchNormMode::Running,
         }
     }

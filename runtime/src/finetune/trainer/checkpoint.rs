@@ -22,8 +22,8 @@ impl Trainer<'_> {
         if let Some(free) = &self.free {
             tensors.push(free.read(&mut self.session)?);
         }
-        if let Some(partner) = &self.partner {
-            tensors.extend(partner.read(&mut self.session)?);
+        if let Some(branch) = &self.branch {
+            tensors.extend(branch.read(&mut self.session)?);
         }
         tensors.extend(self.guard.iter().flat_map(Guard::read));
         tensors.extend(self.likeness.iter().map(Likeness::read));
@@ -64,8 +64,8 @@ impl Trainer<'_> {
         if let Some(free) = &self.free {
             free.restore(&mut self.session, &state.tensors)?;
         }
-        if let Some(partner) = &self.partner {
-            partner.restore(&mut self.session, &state.tensors)?;
+        if let Some(branch) = &self.branch {
+            branch.restore(&mut self.session, &state.tensors)?;
         }
         if let Some(guard) = &mut self.guard {
             guard.restore(&state.tensors)?;
