@@ -4,6 +4,7 @@ mod adversary;
 mod atta;
 mod attack;
 mod branch;
+mod copies;
 mod daat;
 mod epsilon;
 mod formula;

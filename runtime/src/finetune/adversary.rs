@@ -187,6 +187,24 @@ mod tests {
     use crate::finetune::Recipe;
     use crate::finetune::testing::eight_images;
 
+    /// As the last epochs of dra have none to search.
+    #[test]
+    fn a_ball_of_one_point_is_not_searched() {
+        let (mut session, batch) = eight_images();
+        let at = Moment { seed: 1, epoch: 55, epochs: 60, batch: 0, time: 55.0, span: 0.1, rate: 0.01 };
+        for name in ["dra", "madry", "trades", "fat"] {
+            let recipe = Recipe::load(name, &[]).unwrap();
+            let adversary = Adversary::new(&recipe.attack, None, &mut session).unwrap();
+            adversary.perturb(&mut session, 8, at, 0.1).unwrap();
+            let loss = session.buffers().loss;
+            session.device().write(loss, &[-1.0; 8]);
+            assert!(session.read_adversarial(8).unwrap() != batch.images, "{name}");
+            adversary.perturb(&mut session, 8, at, 0.0).unwrap();
+            assert!(session.read_adversarial(8).unwrap() == batch.images, "{name}");
+            assert_eq!(session.read_per_image(loss, 8).unwrap(), [-1.0; 8], "{name}");
+        }
+    }
+
     /// What has no step, or no ball, goes through the network no more often than its start does; all images end where
     /// the attack on the whole batch leaves them.
     #[test]

@@ -3,22 +3,21 @@
 //! differently, do not share statistics (Xie et al., "Adversarial examples improve image recognition", 2020). As in
 //! AR-AT (Waseda et al., 2025) the network's own, which a run ends with, are those of the attacked images.
 
+use super::copies::Copies;
 use super::loss::LossKind;
 use super::recipe::{BatchNormTraining, Recipe};
 use crate::error::{Error, Result};
-use crate::graph::{ValueId, Variable};
-use crate::network::{Network, Parameter, Source};
+use crate::graph::ValueId;
+use crate::network::{Network, Source};
 use crate::ops::Op;
 use crate::optim::Optimizer;
 use crate::session::{ModelGraph, Session};
-use crate::shape::Tensor;
 
 /// The second values of some of the network's parameters: at the start, copies.
 pub(super) struct Branch {
-    /// Before a parameter's name in a checkpoint.
+    /// Before a name in a checkpoint.
     prefix: &'static str,
-    /// For each of the network's parameters; none where there is no second one.
-    own: Vec<Option<Variable>>,
+    parameters: Copies,
     optimizer: Optimizer,
 }
 
@@ -45,15 +44,11 @@ impl Branch {
                     .into(),
             ));
         }
-        let values = session.read_parameters()?;
-        let copy = |(value, second): (&Tensor, &bool)| {
-            second.then(|| session.device().variable_from(&value.data)).transpose()
-        };
-        let own = values.iter().zip(&second).map(copy).collect::<Result<_>>()?;
+        let parameters = Copies::new(prefix, &second, session)?;
         let trained: Vec<bool> =
             trained.iter().zip(&second).map(|(trained, second)| *trained && *second).collect();
         let optimizer = Optimizer::of(&recipe.optimizer, &trained, session)?;
-        Ok(Some(Self { prefix, own, optimizer }))
+        Ok(Some(Self { prefix, parameters, optimizer }))
     }
 
     pub fn set_rate(&self, session: &mut Session, rate: f64, step: u64) {
@@ -62,11 +57,7 @@ impl Branch {
 
     /// A value for each of the network's parameters: its own, or the network's.
     pub fn values(&self, m: &mut ModelGraph) -> Vec<ValueId> {
-        let shared = m.parameters.clone().into_iter().zip(&m.network.parameters);
-        let value = |(own, (shared, of)): (&Option<Variable>, (ValueId, &Parameter))| {
-            own.map_or(shared, |own| m.graph.variable(own, of.shape))
-        };
-        self.own.iter().zip(shared).map(value).collect()
+        self.parameters.values(m)
     }
 
     /// The positions of those that an optimiser changes, among the network's parameters.
@@ -90,34 +81,20 @@ impl Branch {
         self.optimizer.update_of(m, values, gradients, factor)
     }
 
-    fn named(&self, session: &Session) -> Vec<(String, Variable)> {
-        let parameters = session.network().parameters.iter().zip(&self.own);
-        parameters.filter_map(|(of, own)| Some((of.name.clone(), (*own)?))).collect()
-    }
-
     /// Parameters and optimiser by name, for a checkpoint.
     pub fn read(&self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
-        let mut tensors = self.optimizer.read(session)?;
-        for (name, variable) in self.named(session) {
-            tensors.push((name, session.device().read(variable)?));
-        }
-        Ok(tensors.into_iter().map(|(name, values)| (format!("{}{name}", self.prefix), values)).collect())
+        let state = self.optimizer.read(session)?.into_iter();
+        let mut tensors = self.parameters.read(session)?;
+        tensors.extend(state.map(|(name, values)| (format!("{}{name}", self.prefix), values)));
+        Ok(tensors)
     }
 
     pub fn restore(&self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
-        let own: Vec<(String, Vec<f32>)> = tensors
+        self.parameters.restore(session, tensors)?;
+        let own = tensors
             .iter()
-            .filter_map(|(name, values)| Some((name.strip_prefix(self.prefix)?.to_owned(), values.clone())))
-            .collect();
-        self.optimizer.write(session, &own)?;
-        for (name, variable) in self.named(session) {
-            let (_, values) = own
-                .iter()
-                .find(|(n, v)| *n == name && v.len() == variable.len())
-                .ok_or_else(|| Error::Config(format!("the checkpoint has no '{}{name}'", self.prefix)))?;
-            session.device().write(variable, values);
-        }
-        Ok(())
+            .filter_map(|(name, values)| Some((name.strip_prefix(self.prefix)?.to_owned(), values.clone())));
+        self.optimizer.write(session, &own.collect::<Vec<_>>())
     }
 }
 

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::attack::{AttackConfig, AttackKind};
+use super::copies::Copies;
 use super::epsilon::EpsilonConfig;
 use super::formula::Formula;
 use super::loss::BatchLoss;
@@ -149,7 +150,7 @@ impl ReplayConfig {
 /// The frozen start of the network, and what it says of the loaded clean images.
 pub struct Teacher {
     guide: GuideConfig,
-    parameters: Vec<Variable>,
+    parameters: Copies,
     /// What replay compares, and all kinds of guide that are about it.
     feature_map: Option<Variable>,
     /// What the other kinds compare.
@@ -190,10 +191,9 @@ impl Teacher {
         let feature_map = (replays || is_of_map).then(|| keep(GuideKind::Representation)).transpose()?;
         let is_of_vector = guide.kind != GuideKind::None && !is_of_map;
         let vector = is_of_vector.then(|| keep(guide.kind)).transpose()?;
-        let values = session.read_parameters()?;
-        let device = session.device();
-        let parameters = values.iter().map(|t| device.variable_from(&t.data)).collect::<Result<_>>()?;
-        let distances = device.variable(capacity)?;
+        let all = vec![true; session.network().parameters.len()];
+        let parameters = Copies::new("teacher.", &all, session)?;
+        let distances = session.device().variable(capacity)?;
         Ok(Some(Self { guide: guide.clone(), parameters, feature_map, vector, distances }))
     }
 
@@ -227,12 +227,7 @@ impl Teacher {
     /// Keeps what the teacher says of the `count` clean images: one pass a batch, whoever asks for it.
     pub fn look(&self, session: &mut Session, count: usize) -> Result<()> {
         session.run("teacher", count, |m| {
-            let parameters: Vec<ValueId> = self
-                .parameters
-                .iter()
-                .zip(&m.network.parameters)
-                .map(|(&variable, p)| m.graph.variable(variable, p.shape))
-                .collect();
+            let parameters = self.parameters.values(m);
             let forward = m.forward_with(Images::Clean, &parameters, BatchNormMode::Running)?;
             let kept = [(self.feature_map, GuideKind::Representation), (self.vector, self.guide.kind)];
             for (target, kind) in kept.into_iter().filter_map(|(target, kind)| Some((target?, kind))) {
@@ -296,29 +291,12 @@ impl Teacher {
 
     /// The teacher's parameters by name, for a checkpoint.
     pub fn read(&self, session: &mut Session) -> Result<Vec<(String, Vec<f32>)>> {
-        let names: Vec<String> = session.network().parameters.iter().map(|p| name(&p.name)).collect();
-        let mut tensors = Vec::with_capacity(names.len());
-        for (name, &variable) in names.into_iter().zip(&self.parameters) {
-            tensors.push((name, session.device().read(variable)?));
-        }
-        Ok(tensors)
+        self.parameters.read(session)
     }
 
     pub fn restore(&self, session: &mut Session, tensors: &[(String, Vec<f32>)]) -> Result<()> {
-        let names: Vec<String> = session.network().parameters.iter().map(|p| name(&p.name)).collect();
-        for (name, &variable) in names.into_iter().zip(&self.parameters) {
-            let (_, values) = tensors
-                .iter()
-                .find(|(n, v)| *n == name && v.len() == variable.len())
-                .ok_or_else(|| Error::Config(format!("the checkpoint has no '{name}'")))?;
-            session.device().write(variable, values);
-        }
-        Ok(())
+        self.parameters.restore(session, tensors)
     }
-}
-
-fn name(parameter: &str) -> String {
-    format!("teacher.{parameter}")
 }
 
 /// `1 - |u v| / (|u| |v|)` for each image; 1, with a gradient of 0, where one of them is zero.

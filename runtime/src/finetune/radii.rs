@@ -197,3 +197,34 @@ pub(super) fn scheduled(recipe: &Recipe, at: Moment) -> f32 {
 
 /// The radii of all training images in a checkpoint.
 const NAME: &str = "epsilon";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finetune::testing::eight_images;
+
+    /// Images are replayed from beyond the threshold on: at it they are attacked (ARREST, equation 5).
+    #[test]
+    fn an_image_at_the_threshold_is_attacked() {
+        let (mut session, batch) = eight_images();
+        let at = Moment { seed: 1, epoch: 0, epochs: 20, batch: 0, time: 0.5, span: 0.1, rate: 0.01 };
+        let recipe = |angle: &str| Recipe::load("arrest", &[format!("replay.angle={angle}")]).unwrap();
+        let right = recipe("90");
+        let teacher = Teacher::new(&right.guide, &right.replay, &mut session).unwrap().expect("it guides");
+        teacher.look(&mut session, 8).unwrap();
+        // Features of zeros are as far from all others as a right angle is.
+        let mut values = session.read_parameters().unwrap();
+        values.iter_mut().for_each(|t| t.data.fill(0.0));
+        session.write_parameters(&values).unwrap();
+        assert_eq!(teacher.distances(&mut session, 8).unwrap(), [right.replay.threshold(); 8]);
+        let adversary = Adversary::new(&right.attack, None, &mut session).unwrap();
+        let loss = session.buffers().loss;
+        for (recipe, attacked) in [(right, 8), (recipe("89.9"), 0)] {
+            session.device().write(loss, &[-1.0; 8]);
+            let teacher = Some(&teacher);
+            Radii::Scheduled.perturb(&mut session, &recipe, &adversary, teacher, &batch, at).unwrap();
+            let losses = session.read_per_image(loss, 8).unwrap();
+            assert_eq!(losses.iter().filter(|&&l| l != -1.0).count(), attacked);
+        }
+    }
+}
